@@ -1,0 +1,142 @@
+# Copyright: (c) 2026, confops developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""systemd units that shall run, with the configuration that is on disk now."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+_PROPERTIES = ("LoadState", "UnitFileState", "ActiveState", "NeedDaemonReload", "ActiveEnterTimestampMonotonic", "NRestarts")
+
+
+class UnitError(Exception):
+    """A unit does not do what is declared; the message is a sentence for the operator."""
+
+
+@dataclass
+class Unit:
+    """A declared unit. configuration holds the paths that it reads when it starts."""
+
+    name: str
+    configuration: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Decision:
+    """What has to be done with one unit, and why."""
+
+    unit: Unit
+    present: bool
+    reload: bool = False
+    enable: bool = False
+    start: bool = False
+    restart: bool = False
+    before: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        return self.enable or self.start or self.restart or self.reload
+
+    def diff(self) -> dict[str, str]:
+        return {
+            "before_header": self.unit.name,
+            "after_header": self.unit.name,
+            "before": "".join(line + "\n" for line in self.before),
+            "after": "".join(line + "\n" for line in self.after),
+        }
+
+
+def _systemctl(*arguments: str) -> str:
+    environment = dict(os.environ, LC_ALL="C")
+    done = subprocess.run(["systemctl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        raise UnitError(f"systemctl {' '.join(arguments)} failed (exit code {done.returncode}): {done.stdout.strip()}")
+    return done.stdout
+
+
+def show(names: list[str]) -> list[dict[str, str]]:
+    """Return the properties of each unit, in the order of names."""
+    blocks = _systemctl("show", "--property", ",".join(_PROPERTIES), "--", *names).strip("\n").split("\n\n")
+    return [dict(line.split("=", 1) for line in block.splitlines()) for block in blocks]
+
+
+def newer(paths: list[str], started: float, now: float) -> list[str]:
+    """Return the paths that were modified after started (both seconds since the epoch). A time in the future counts for nothing: the clock was wrong."""
+    found = []
+    for path in paths:
+        try:
+            modified = os.lstat(path).st_mtime
+        except FileNotFoundError:
+            continue
+        if started < modified <= now:
+            found.append(path)
+    return found
+
+
+def decide(unit: Unit, state: dict[str, str], now: float, monotonic: float) -> Decision:
+    """Compare one unit with its declaration. state holds the properties that show() returns; now and monotonic are the two clocks, in seconds."""
+    if state["LoadState"] != "loaded":
+        return Decision(unit, present=False, enable=True, start=True, before=["state: not found"], after=["state: active"])
+    decision = Decision(unit, present=True, reload=state["NeedDaemonReload"] == "yes")
+    if decision.reload:
+        decision.before.append("unit file: changed since systemd read it")
+        decision.after.append("unit file: read")
+    if state["UnitFileState"] != "enabled":
+        decision.enable = True
+        decision.before.append(f"at boot: {state['UnitFileState'] or 'not enabled'}")
+        decision.after.append("at boot: enabled")
+    if state["ActiveState"] not in ("active", "reloading"):
+        decision.start = True
+        decision.before.append(f"state: {state['ActiveState']}")
+        decision.after.append("state: active")
+        return decision
+    started = now - monotonic + int(state["ActiveEnterTimestampMonotonic"]) / 1e6
+    stale = newer(unit.configuration, started, now)
+    if stale or decision.reload:
+        decision.restart = True
+        decision.before.append(f"state: started before {', '.join(stale) or 'its unit file'} changed")
+        decision.after.append("state: restarted")
+    return decision
+
+
+def plan(units: list[Unit]) -> list[Decision]:
+    """Return one decision for each unit."""
+    now, monotonic = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
+    return [decide(unit, state, now, monotonic) for unit, state in zip(units, show([unit.name for unit in units]))]
+
+
+def apply(decisions: list[Decision], settle: float) -> None:
+    """Act, then see that each unit that was touched still runs after settle seconds. Raises UnitError with its journal otherwise."""
+    missing = [decision.unit.name for decision in decisions if not decision.present]
+    if missing:
+        _systemctl("daemon-reload")
+        missing = [name for name, state in zip(missing, show(missing)) if state["LoadState"] != "loaded"]
+        if missing:
+            raise UnitError(f"There is no unit {' and no unit '.join(missing)} on this host.")
+    elif any(decision.reload for decision in decisions):
+        _systemctl("daemon-reload")
+    enable = [decision.unit.name for decision in decisions if decision.enable]
+    if enable:
+        _systemctl("enable", *enable)
+    touched = [decision.unit.name for decision in decisions if decision.start or decision.restart]
+    if not touched:
+        return
+    restarts = [state["NRestarts"] for state in show(touched)]
+    try:
+        _systemctl("restart", *touched)
+    except UnitError as error:
+        raise UnitError(f"{error}\n{_journal(touched)}") from error
+    time.sleep(settle)
+    for name, before, state in zip(touched, restarts, show(touched)):
+        if state["ActiveState"] != "active" or int(state["NRestarts"]) > int(before):
+            raise UnitError(f"{name} does not stay up (it is {state['ActiveState']}):\n{_journal([name])}")
+
+
+def _journal(names: list[str]) -> str:
+    selected = [word for name in names for word in ("--unit", name)]
+    done = subprocess.run(["journalctl", *selected, "--no-pager", "--lines", "20"], stdout=subprocess.PIPE, text=True, check=False)
+    return done.stdout

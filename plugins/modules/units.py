@@ -1,0 +1,116 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, confops developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: units
+short_description: systemd units that run with the configuration on disk
+version_added: 0.1.0
+description:
+  - Enables and starts the units, and restarts one that started before its configuration changed.
+  - The question is asked of the host, not of the run. A run that dies between a change and the restart leaves it to the next run, where a handler would be forgotten.
+  - A unit that does not stay up is a failure, with the last lines of its journal.
+author:
+  - confops developers (@confops)
+options:
+  units:
+    description: The units, in the order in which they start.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Full name of the unit.
+        type: str
+        required: true
+      configuration:
+        description: Files and links that the unit reads when it starts. The unit file itself need not be named.
+        type: list
+        elements: str
+        default: []
+  settle:
+    description: Seconds after which a unit that was started must still be up.
+    type: float
+    default: 0.5
+attributes:
+  check_mode:
+    support: full
+    description: A unit that an earlier task would create counts as one that would be started.
+  diff_mode:
+    support: full
+    description: Says for each unit what is not as declared.
+  idempotent:
+    support: full
+    description: A second run changes nothing.
+"""
+
+EXAMPLES = r"""
+- name: One ZEO server, restarted when its configuration is newer
+  confops.indico.units:
+    units:
+      - name: indico-zeo@main.service
+        configuration:
+          - /opt/indico/etc/zeo-main.conf
+          - /opt/indico/zeo
+"""
+
+RETURN = r"""
+started:
+  description: Units that were not running.
+  type: list
+  elements: str
+  returned: success
+  sample: []
+restarted:
+  description: Units that ran with an older configuration.
+  type: list
+  elements: str
+  returned: success
+  sample: [indico-zeo@main.service]
+enabled:
+  description: Units that would not have started at boot.
+  type: list
+  elements: str
+  returned: success
+  sample: []
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.confops.indico.plugins.module_utils import _units
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "units": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "configuration": {"type": "list", "elements": "str", "default": []},
+                },
+            },
+            "settle": {"type": "float", "default": 0.5},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        decisions = _units.plan([_units.Unit(**unit) for unit in module.params["units"]])
+        if not module.check_mode:
+            _units.apply(decisions, module.params["settle"])
+    except (_units.UnitError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=any(decision.changed for decision in decisions),
+        started=[decision.unit.name for decision in decisions if decision.start],
+        restarted=[decision.unit.name for decision in decisions if decision.restart],
+        enabled=[decision.unit.name for decision in decisions if decision.enable],
+        diff=[decision.diff() for decision in decisions if decision.changed],
+    )
+
+
+if __name__ == "__main__":
+    main()

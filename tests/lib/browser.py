@@ -1,0 +1,75 @@
+"""Indico as a person sees it: pages, forms and files over HTTP."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import requests
+import urllib3
+
+urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
+
+class Browser:
+    """One visitor of a site, with cookies of their own.
+
+    base_url is the address that the host answers on; headers are sent with each request (what a proxy would add).
+    """
+
+    def __init__(self, base_url: str, headers: dict[str, str] | None = None) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.session = requests.Session()
+        self.session.verify = False  # the lab's certificate is self-signed
+        self.session.headers.update(headers or {})
+
+    def get(self, path: str, **options: object) -> requests.Response:
+        return self.session.get(self.base_url + path, timeout=60, **options)  # type: ignore[arg-type]
+
+    def post(self, path: str, data: dict[str, str]) -> requests.Response:
+        return self.session.post(self.base_url + path, data=data, timeout=60, allow_redirects=False)
+
+    def title(self, path: str) -> str:
+        """Return the text of the page's title element; the page must answer 200."""
+        page = self.get(path)
+        assert page.status_code == 200, f"{path} answered {page.status_code}: {page.text[:500]}"
+        match = re.search(r"<title>(.*?)</title>", page.text, re.DOTALL)
+        assert match, f"{path} has no title"
+        return match.group(1).strip()
+
+    def log_in(self, login: str, password: str) -> str:
+        """Send the login form. Return 'in' or what the page says instead."""
+        answer = self.post("/user/login", {"login": login, "password": password})
+        if answer.status_code in (302, 303):
+            return "in"
+        match = re.search(r"Wrong login or password", answer.text)
+        return match.group(0) if match else answer.text
+
+    def create_meeting(self, title: str, category: str = "0") -> str:
+        """Create a meeting through the web form, as the user that is logged in. Return its id."""
+        form = {
+            "event_type": "meeting", "categId": category, "title": title, "description": "", "ok": "ok",
+            "sDay": "3", "sMonth": "4", "sYear": "2017", "sHour": "9", "sMinute": "0",
+            "eDay": "3", "eMonth": "4", "eYear": "2017", "eHour": "18", "eMinute": "0",
+            "Timezone": "Europe/Zurich", "keywords": "", "eventProtection": "inherit",
+            "chairperson": "[]", "allowedUsers": "[]",
+            "locationName": "", "locationAddress": "", "roomName": "",
+        }  # fmt: skip
+        answer = self.post("/event/create/save", form)
+        match = re.search(r"/event/(\w+)/manage", answer.headers.get("Location", ""))
+        assert match, f"creating an event answered {answer.status_code}: {answer.text[:2000]}"
+        return match.group(1)
+
+    def wait(self, path: str = "/", seconds: float = 60) -> float:
+        """Ask for a page until it answers 200. Return the seconds that took; fail with the last answer."""
+        start, last = time.monotonic(), "no answer"
+        while time.monotonic() - start < seconds:
+            try:
+                page = self.get(path)
+                if page.status_code == 200:
+                    return time.monotonic() - start
+                last = f"{page.status_code} {page.text[:200]}"
+            except requests.RequestException as error:
+                last = str(error)
+            time.sleep(0.2)
+        raise AssertionError(f"{self.base_url}{path} did not answer within {seconds} s, last: {last}")
