@@ -1,0 +1,62 @@
+# `make help` lists the targets. Python packages live in ~/.cache/confops, one environment for each state of the lock files.
+SHELL := /bin/sh
+cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/confops
+lock = $(shell sha256sum $(1) | cut -c 1-12)
+run_env := $(cache)/venv-run-$(call lock,requirements/run.txt)
+dev_env := $(cache)/venv-dev-$(call lock,requirements/dev.txt)
+run := env PATH="$(run_env)/bin:$$PATH"
+dev := env PATH="$(dev_env)/bin:$$PATH"
+S ?= default
+
+export LC_ALL := C.UTF-8
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+.PHONY: help demo down venv test check lint unit sanity scenario bench-converge lock
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+demo: $(run_env)/.complete ## a host, Indico on it, sample events in it
+	@lab/prepare
+	@$(run) ansible-playbook lab/up.yml
+	@$(run) ansible-playbook site.yml
+	@$(run) ansible-playbook playbooks/demo.yml
+
+down: $(run_env)/.complete ## remove the demo's host
+	@$(run) ansible-playbook lab/down.yml
+
+venv: $(run_env)/.complete ## the pinned Ansible, for one's own hosts
+	@echo 'export PATH="$(run_env)/bin:$$PATH"'
+
+test: $(dev_env)/.complete ## everything
+	@lab/prepare
+	@$(dev) pytest tests
+
+check: $(dev_env)/.complete ## lint and unit tests
+	@$(dev) pytest tests/test_lint.py tests/unit
+
+lint: $(dev_env)/.complete ## only the linters
+	@$(dev) pytest tests/test_lint.py
+
+unit: $(dev_env)/.complete ## only the unit tests
+	@$(dev) pytest tests/unit
+
+sanity: $(dev_env)/.complete ## ansible-test sanity
+	@$(dev) pytest tests/test_sanity.py
+
+scenario: $(dev_env)/.complete ## one molecule scenario, S=default
+	@lab/prepare
+	@$(dev) molecule test --scenario-name $(S)
+
+bench-converge: $(dev_env)/.complete ## how long site.yml takes, and on what
+	@lab/prepare
+	@$(dev) python tests/bench_converge.py
+
+lock: ## pin the newest versions that requirements/*.in allow
+	@for set in run dev; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --upgrade requirements/$$set.in --output-file requirements/$$set.txt; done
+
+$(cache)/venv-run-%/.complete: requirements/run.txt
+	@sh lab/venv $(@D) $<
+$(cache)/venv-dev-%/.complete: requirements/dev.txt
+	@sh lab/venv $(@D) $<

@@ -1,0 +1,89 @@
+# Copyright: (c) 2026, confops developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Runs a short Python 2.7 script inside an Indico release, as the service user.
+
+A script finds the dictionary arguments and gives its result to answer(). It calls connect() to open the database.
+Its input, secrets among it, comes on standard input; Indico's own output goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+_PREAMBLE = r"""
+# -*- coding: utf-8 -*-
+import json, os, socket, sys, time, warnings
+warnings.simplefilter('ignore')
+_reply = os.fdopen(os.dup(1), 'w')
+os.dup2(2, 1)
+def _bytes(value):
+    if isinstance(value, unicode):
+        return value.encode('utf-8')
+    if isinstance(value, list):
+        return map(_bytes, value)
+    if isinstance(value, dict):
+        return dict((_bytes(key), _bytes(item)) for key, item in value.iteritems())
+    return value
+arguments = _bytes(json.load(sys.stdin))
+def answer(**result):
+    json.dump(result, _reply)
+    _reply.flush()
+    os._exit(0)
+def connect():
+    'Open the database for one request. A client of ZEO waits for ever, so its port is tried first.'
+    from indico.core.config import Config
+    host, port = Config.getInstance().getDBConnectionParams()
+    deadline = time.time() + arguments['patience']
+    while True:
+        try:
+            socket.create_connection((host, port), 2).close()
+            break
+        except socket.error as error:
+            if time.time() > deadline:
+                answer(unreachable='ZEO at %s:%s does not answer (%s)' % (host, port, error))
+            time.sleep(0.5)
+    from indico.core.db import DBMgr
+    manager = DBMgr.getInstance()
+    manager.startRequest()
+    return manager
+"""
+
+
+class IndicoError(Exception):
+    """The script did not give its answer; the message is a sentence for the operator."""
+
+
+class Unreachable(IndicoError):
+    """The database server does not answer."""
+
+
+def installed(current: str) -> bool:
+    """Return whether current (path of a release) holds an interpreter."""
+    return os.path.exists(os.path.join(current, "bin", "python"))
+
+
+def run(script: str, arguments: dict[str, Any], *, current: str, user: str, patience: float = 30, timeout: float = 120) -> dict[str, Any]:
+    """Run script with the release's interpreter and return what it gave to answer().
+
+    current: path of the release; user: who runs it; patience: seconds to wait for the database server;
+    timeout: seconds for the whole script. Raises Unreachable or IndicoError.
+    """
+    temporary = os.path.join(os.path.dirname(current), "tmp")
+    command = ["runuser", "-u", user, "--", os.path.join(current, "bin", "python"), "-c", _PREAMBLE + script]
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": temporary, "PYTHON_EGG_CACHE": os.path.join(temporary, "egg-cache")}
+    given = json.dumps(dict(arguments, patience=patience))
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, text=True, env=environment, cwd="/", timeout=timeout, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise IndicoError(f"Indico's own code in {current} gave no answer within {timeout:.0f} s.") from error
+    try:
+        result = json.loads(done.stdout)
+    except ValueError as error:
+        last = "\n".join(done.stderr.strip().splitlines()[-15:])
+        raise IndicoError(f"Indico's own code in {current} failed (exit code {done.returncode}):\n{last}") from error
+    if "unreachable" in result:
+        raise Unreachable(f"{result['unreachable']}. Is the unit of the storage main running?")
+    return result

@@ -1,0 +1,100 @@
+# Copyright: (c) 2026, confops developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The script of module indico_admin, Python 2.7 inside the release. It decides, then acts unless arguments['check']."""
+
+from __future__ import annotations
+
+SCRIPT = r"""
+manager = connect()
+import transaction
+from ZODB.POSException import ConflictError
+from MaKaC.authentication.AuthenticationMgr import AuthenticatorMgr
+from MaKaC.common.info import HelperMaKaCInfo
+from MaKaC.user import Avatar, AvatarHolder, LoginInfo
+
+FIELDS = [('email', 'Email'), ('first_name', 'FirstName'), ('family_name', 'FamilyName')]
+
+def find():
+    'Return the account with this login or, failing that, with this address, and its local identity.'
+    local = AuthenticatorMgr().getById('Local')
+    if local.hasKey(arguments['login']):
+        identity = local.getById(arguments['login'])
+        return identity.getUser(), identity
+    if arguments['email']:
+        for avatar in AvatarHolder().match({'email': arguments['email']}, exact=1, onlyActivated=False, searchInAuthenticators=False):
+            return avatar, None
+    return None, None
+
+def decide(avatar, identity, administrators):
+    if arguments['state'] == 'absent':
+        if avatar is None or avatar not in administrators:
+            return []
+        if len(administrators) == 1:
+            answer(refused='%s is the only administrator. Without one, Indico lets any visitor with an account appoint the next; '
+                           'create another administrator first.' % arguments['login'])
+        return ['administrator: no longer']
+    missing = [name for name in ('password', 'email', 'first_name', 'family_name') if not arguments[name]]
+    if avatar is None and missing:
+        answer(refused='There is no account %s yet; to create it, give %s.' % (arguments['login'], ', '.join(missing)))
+    if avatar is not None and identity is None and not arguments['password']:
+        answer(refused='The account %s has no login %s yet; to add it, give a password.' % (arguments['email'], arguments['login']))
+    steps = []
+    if avatar is None:
+        steps.append('account: created')
+    else:
+        for name, attribute in FIELDS:
+            present = getattr(avatar, 'get' + attribute)()
+            if arguments[name] and present != (arguments[name].lower() if name == 'email' else arguments[name]):
+                steps.append('%s: %s -> %s' % (name, present, arguments[name]))
+        if not avatar.isActivated():
+            steps.append('account: activated')
+    if identity is None:
+        steps.append('login: added')
+    elif arguments['password'] and identity.authenticate(LoginInfo(arguments['login'], arguments['password'])) is None:
+        steps.append('password: differs')
+    if avatar is None or avatar not in administrators:
+        steps.append('administrator: granted')
+    return steps
+
+def act(avatar, identity, info):
+    if arguments['state'] == 'absent':
+        info.getAdminList().revoke(avatar)
+        return
+    if avatar is None:
+        avatar = Avatar()
+        avatar.setOrganisation(info.getOrganisation())
+        avatar.setLang(info.getLang())
+        avatar.setTimezone(info.getTimezone())
+        for name, attribute in FIELDS:
+            getattr(avatar, 'set' + attribute.replace('FirstName', 'Name').replace('FamilyName', 'SurName'))(arguments[name])
+        AvatarHolder().add(avatar)
+    else:
+        for name, attribute in FIELDS:
+            if arguments[name] and getattr(avatar, 'get' + attribute)() != arguments[name]:
+                getattr(avatar, 'set' + attribute.replace('FirstName', 'Name').replace('FamilyName', 'SurName'))(arguments[name])
+    if identity is None:
+        authenticators = AuthenticatorMgr()
+        authenticators.add(authenticators.createIdentity(LoginInfo(arguments['login'], arguments['password']), avatar, 'Local'))
+    elif arguments['password'] and identity.authenticate(LoginInfo(arguments['login'], arguments['password'])) is None:
+        identity.setPassword(arguments['password'])
+    if not avatar.isActivated():
+        avatar.activateAccount(checkPending=False)
+    info.getAdminList().grant(avatar)
+
+for attempt in range(5):
+    info = HelperMaKaCInfo.getMaKaCInfoInstance()
+    avatar, identity = find()
+    steps = decide(avatar, identity, info.getAdminList().getList())
+    if arguments['check'] or not steps:
+        transaction.abort()
+        answer(steps=steps)
+    act(avatar, identity, info)
+    transaction.get().note('confops.indico.indico_admin %s' % arguments['login'])
+    try:
+        transaction.commit()
+        answer(steps=steps)
+    except ConflictError:
+        transaction.abort()
+        manager.sync()
+answer(refused='The database was too busy: five attempts to write met other writers.')
+"""
