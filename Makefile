@@ -20,7 +20,7 @@ demo: $(run_env)/.complete ## a host, Indico on it, sample events in it
 	@lab/prepare
 	@$(run) ansible-playbook lab/up.yml
 	@$(run) ansible-playbook site.yml
-	@$(run) ansible-playbook playbooks/demo.yml
+	@$(run) ansible-playbook lab/seed.yml
 
 down: $(run_env)/.complete ## remove the demo's host
 	@$(run) ansible-playbook lab/down.yml
