@@ -6,20 +6,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.confops.indico.plugins.module_utils import _preflight
 
 _ROLES = Path(__file__).resolve().parents[2] / "roles"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
 class ActionModule(ActionBase):
-    """Gathers the values; _preflight judges them."""
+    """Gathers the specs and the host's values; _preflight judges them."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
@@ -27,23 +22,34 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        variables = task_vars or {}
-        options: dict[str, Any] = {}
-        defaults: dict[str, Any] = {}
-        for role in sorted(_ROLES.iterdir()):
-            specs = _read(role / "meta" / "argument_specs.yml").get("argument_specs", {})
-            options.update(specs.get("main", {}).get("options", {}))
-            defaults.update(_read(role / "defaults" / "main.yml"))
-        values, unreadable = {}, []
-        for name in options:
-            if name not in variables and name not in defaults:
-                continue
+        given = task_vars or {}
+        specs, defaults = {}, {}
+        for path in sorted(_ROLES.glob("*/meta/argument_specs.yml")):
+            role = path.parents[1]
+            specs[role.name] = self._read(path)["argument_specs"]["main"].get("options", {})
+            defaults.update(self._read(role / "defaults" / "main.yml"))
+        arguments = self.validate_argument_spec({"roles": {"type": "list", "elements": "str"}})[1]
+        roles = list(specs) if arguments["roles"] is None else arguments["roles"]
+        unknown = [role for role in roles if role not in specs]
+        if unknown:
+            raise AnsibleActionFail(f"roles names {', '.join(unknown)}; this collection has {', '.join(specs)}.")
+
+        # The defaults of a role that is not in the play, or not yet, are not among the host's variables.
+        variables = {**defaults, **given}
+        templar = self._templar.copy_with_new_env(available_variables=variables)
+        values, unreadable = {}, {}
+        for name in (name for role in roles for name in specs[role] if name in variables):
             try:
-                values[name] = self._templar.template(variables.get(name, defaults.get(name)))
+                values[name] = templar.template(variables[name])
             except AnsibleError as error:
-                unreadable.append(f"{name} cannot be read: {error.message}")
-        found = unreadable or _preflight.problems(options, values, list(variables), variables.get("ansible_facts", {}), variables["inventory_hostname"])
-        result["changed"] = False
+                unreadable[name] = str(error.message)
+        found = _preflight.problems(specs, roles, values, unreadable, list(given), given.get("ansible_facts", {}), given["inventory_hostname"])
+        result.update(changed=False, problems=found)
         if found:
-            result.update(failed=True, msg="\n".join(found))
+            result.update(
+                failed=True, msg="\n".join([f"Preflight found {len(found)} problems:" if found[1:] else "Preflight found a problem:", *(f"- {sentence}" for sentence in found)])
+            )
         return result
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        return (self._loader.load_from_file(str(path), trusted_as_template=True) or {}) if path.exists() else {}

@@ -10,10 +10,13 @@ version_added: 0.1.0
 author:
   - confops developers (@confops)
 description:
-  - Turns a dictionary into the Python file that Indico 1.2.2 reads. Each of the 55 keys has a type; what does not fit is an error that names the key.
+  - Turns a dictionary into the Python file that Indico 1.2.2 reads, with literals only. Each of the 55 keys has a type; all that does not fit is one error that names the keys.
+  - Text becomes a byte string in UTF-8, the form that Indico keeps, written in ASCII. The order is always the same, so equal values make equal files.
 options:
   _input:
-    description: Keys and values. A list stands for a tuple where Indico wants one.
+    description:
+      - Keys and values. A list stands for a tuple where Indico wants one. C(yes) and C(no) become true and false where Indico wants a truth value.
+      - A null is refused, since Indico's own tools do not read one back. Leave the key out and Indico's default applies.
     type: dict
     required: true
 """
@@ -21,13 +24,26 @@ options:
 EXAMPLES = r"""
 - name: Show a configuration
   ansible.builtin.debug:
-    msg: "{{ {'SmtpServer': ['localhost', 25], 'SessionLifetime': 86400} | confops.indico.indico_conf }}"
+    msg: "{{ conf | confops.indico.indico_conf }}"
+  vars:
+    conf:
+      SmtpServer: [localhost, 25]
+      CacheBackend: redis
+      RedisCacheURL: redis://localhost:6379/1
+      AuthenticatorList:
+        - [Local, {}]
+        - [LDAP, {uri: ldaps://ldap.example.org, peopleDNQuery: ["uid={0}", "DC=example,DC=org"]}]
+      CategoryCleanup: {"2": 30}
 """
 
 RETURN = r"""
 _value:
   description: The text of the file.
   type: str
+  sample: |
+    # Ansible managed: change indico_conf in the inventory instead.
+    CacheBackend = 'redis'
+    SmtpServer = ('localhost', 25)
 """
 
 from typing import Any

@@ -3,19 +3,25 @@
 """What is wrong with a host's variables, as sentences that name them.
 
 Ansible's own check coerces what it can and ignores a variable that nobody knows; this one does neither.
+
+Names in all functions: an option is one entry of an argument spec (a mapping with type, elements, choices, options, required),
+options maps names to them, and specs maps the name of each role to its options.
 """
 
 from __future__ import annotations
 
+import inspect
+import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ansible_collections.confops.indico.plugins.module_utils import _indico_conf
 
-Options = Mapping[str, Any]
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}\Z")
-_SYSTEM = ("/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var")
+_SECRET = re.compile(r"passw|secret|token|_key\b")
+# Directories of the system. Below the second set nothing of an instance can live: the units' sandbox hides it, or a reboot empties it.
+_SYSTEM = ("/", "/bin", "/etc", "/home", "/lib", "/media", "/mnt", "/opt", "/sbin", "/srv", "/usr", "/usr/local", "/var", "/var/lib", "/var/log", "/var/www")
+_HIDDEN = ("/boot", "/dev", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/var/run", "/var/tmp")  # noqa: S108 (names to refuse)
 # Keys of indico.conf that the roles derive, and the variable to set instead.
 _DERIVED = {
     "DBConnectionParams": "indico_zeo_host and indico_storages",
@@ -25,85 +31,104 @@ _DERIVED = {
 }
 
 
-def _shown(name: str, value: Any) -> str:
-    return "a hidden value" if re.search("password|_key|secret", name) else repr(value)
+def _holds_secret(name: str, option: Mapping[str, Any]) -> bool:
+    return bool(option.get("no_log")) or _SECRET.search(name) is not None
 
 
-def _scalar(kind: str, value: Any) -> str | None:
+def _shown(name: str, option: Mapping[str, Any], value: Any) -> str:
+    """Return value as a sentence may show it. A whole list or dictionary is never shown, nor what stands in the place of one: it may hold a secret."""
+    if value is None:
+        return "null"
+    if isinstance(value, Mapping):
+        return "a dictionary"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if _holds_secret(name, option):
+        return "a hidden value"
+    if option["type"] == "dict":
+        return "not one"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value)
+
+
+def _wanted(kind: str, value: Any) -> str | None:
     """Return what a scalar must be when value is not of this kind."""
     if kind == "str":
         return None if isinstance(value, str) else "a string"
     if kind == "path":
         return None if isinstance(value, str) and value.startswith("/") else "an absolute path"
     if kind == "int":  # surveys of AWX pass numbers as strings
-        good = isinstance(value, int) and not isinstance(value, bool) or isinstance(value, str) and re.match(r"-?\d+\Z", value)
+        good = re.fullmatch("-?[0-9]{1,18}", value) if isinstance(value, str) else isinstance(value, int) and not isinstance(value, bool)
         return None if good else "an integer"
     if kind == "bool":
-        good = isinstance(value, bool) or isinstance(value, str) and value.lower() in ("yes", "no", "true", "false")
+        good = value.lower() in ("yes", "no", "true", "false") if isinstance(value, str) else isinstance(value, bool)
         return None if good else "true or false"
     raise AssertionError(f"an argument spec uses the type {kind}, which preflight does not know")
 
 
-def check_value(name: str, option: Options, value: Any) -> Iterator[str]:
-    """Yield what is wrong with one value. option is its entry of an argument spec; name is how a sentence calls it."""
+def check_value(name: str, option: Mapping[str, Any], value: Any) -> Iterator[str]:
+    """Yield what is wrong with one value. name is how the sentences call it."""
     kind = option["type"]
     if kind == "list":
         if not isinstance(value, list):
-            yield f"{name} is {_shown(name, value)}; it must be a list."
+            yield f"{name} is {_shown(name, {**option, 'type': option['elements']}, value)}; it must be a list."
             return
         for number, item in enumerate(value):
             yield from check_value(f"{name}[{number}]", {**option, "type": option["elements"]}, item)
         return
     if kind == "dict":
         if not isinstance(value, Mapping):
-            yield f"{name} is {_shown(name, value)}; it must be a dictionary."
+            yield f"{name} is {_shown(name, option, value)}; it must be a dictionary."
         elif "options" in option:
             yield from _check_members(name, option["options"], value)
         return
-    wanted = _scalar(kind, value)
+    wanted = _wanted(kind, value)
     if wanted:
-        yield f"{name} is {_shown(name, value)}; it must be {wanted}."
+        yield f"{name} is {_shown(name, option, value)}; it must be {wanted}."
     elif "choices" in option and str(value) not in map(str, option["choices"]):
-        yield f"{name} is {_shown(name, value)}; it must be one of {', '.join(map(str, option['choices']))}."
+        yield f"{name} is {_shown(name, option, value)}; it must be one of {', '.join(map(str, option['choices']))}."
 
 
-def _check_members(name: str, options: Options, value: Mapping[str, Any]) -> Iterator[str]:
+def _check_members(name: str, options: Mapping[str, Any], value: Mapping[str, Any]) -> Iterator[str]:
     for key, item in value.items():
         if key in options:
             yield from check_value(f"{name}.{key}", options[key], item)
         else:
-            yield f"{name}.{key} is not known here.{_indico_conf.nearest(str(key), list(options))}"
+            yield f"{name}.{key} is not known here.{_indico_conf.nearest(str(key), options)}"
     for key, option in options.items():
         if option.get("required") and key not in value:
             yield f"{name}.{key} is missing."
 
 
-def check_names(options: Options, given: list[str], own: list[str]) -> Iterator[str]:
-    """Yield a sentence for each variable that begins like the collection's and is none of them. own: names that a site declared as its own."""
-    prefixes = {name.split("_")[0] + "_" for name in options}
-    for name in sorted(given):
-        if name not in options and name not in own and any(name.startswith(prefix) for prefix in prefixes):
-            yield f"{name} is not a variable of this collection.{_indico_conf.nearest(name, list(options))} (A site lists names of its own in indico_site_variables.)"
+def check_names(options: Mapping[str, Any], given: Iterable[str], own: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each name in given that begins like an option and is none. own: names that a site declared as its own."""
+    prefixes = tuple({name.split("_")[0] + "_" for name in options})
+    for name in sorted(set(given) - set(options) - set(own)):
+        if name.startswith(prefixes):
+            yield f"{name} is not a variable of this collection.{_indico_conf.nearest(name, options)} (A site lists names of its own in indico_site_variables.)"
 
 
-def _storages(variables: Mapping[str, Any]) -> Iterator[str]:
-    storages = variables["indico_storages"]
-    names = [storage["name"] for storage in storages]
+# The checks below compare values. Each one's parameters are the variables that it reads; it runs when all of them have their types.
+
+
+def _storage_names(indico_storages: list[Any]) -> Iterator[str]:
+    names = [storage["name"] for storage in indico_storages]
     if "main" not in names:
         yield "indico_storages has no storage named main; Indico opens that one."
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"indico_storages names {name} more than once."
     for name in names:
-        if not re.match(r"[a-z][a-z0-9-]*\Z", name):
+        if not re.fullmatch("[a-z][a-z0-9-]*", name):
             yield f"indico_storages has a storage named {name!r}; a name begins with a lower-case letter and holds lower-case letters, digits and hyphens."
 
 
-def _ports(variables: Mapping[str, Any]) -> Iterator[str]:
+def _ports(indico_storages: list[Any], web_tls: str, web_http_port: Any, web_https_port: Any) -> Iterator[str]:
     used: dict[int, str] = {}
-    wanted = [(f"indico_storages, {storage['name']}.{key}", storage[key]) for storage in variables["indico_storages"] for key in ("port", "monitor_port") if key in storage]
-    wanted.append(("web_http_port", variables["web_http_port"]))
-    if variables["web_tls"] != "none":
-        wanted.append(("web_https_port", variables["web_https_port"]))
+    wanted = [(f"indico_storages, {storage['name']}.{key}", storage[key]) for storage in indico_storages for key in ("port", "monitor_port") if key in storage]
+    wanted.append(("web_http_port", web_http_port))
+    if web_tls != "none":
+        wanted.append(("web_https_port", web_https_port))
     for who, value in wanted:
         port = int(value)
         if not 0 < port < 65536:
@@ -113,81 +138,160 @@ def _ports(variables: Mapping[str, Any]) -> Iterator[str]:
         used.setdefault(port, who)
 
 
-def _places(variables: Mapping[str, Any]) -> Iterator[str]:
-    prefix = variables["indico_prefix"]
-    if re.search(r"\s", prefix):
-        yield f"indico_prefix is {prefix!r}; it must hold no blank, since repozo splits its lists on them."
-    if prefix.rstrip("/") + "/" != prefix + "/" or "//" in prefix or "/./" in prefix or ".." in prefix.split("/"):
-        yield f"indico_prefix is {prefix!r}; write it without trailing or doubled slashes and without dots."
-    if (prefix.rstrip("/") or "/") in _SYSTEM:
-        yield f"indico_prefix is {prefix}; it must be a directory of its own, not one of the system's."
-    for name in ("indico_instance", "indico_user", "zeo_user"):
-        if not _NAME.match(variables[name]):
-            yield f"{name} is {variables[name]!r}; it must begin with a lower-case letter and hold at most 31 lower-case letters, digits, hyphens and underscores."
-        elif variables[name] == "root" and name != "indico_instance":
-            yield f"{name} is root; a service runs as a user of its own."
-    if variables["indico_user"] == variables["zeo_user"]:
-        yield f"indico_user and zeo_user are both {variables['zeo_user']}; the workers must not own the databases."
+def _prefix(indico_prefix: str) -> Iterator[str]:
+    prefix = indico_prefix.rstrip("/") or "/"
+    hidden = next((one for one in _HIDDEN if f"{prefix}/".startswith(f"{one}/")), None)
+    if not re.fullmatch("[A-Za-z0-9._/-]+", indico_prefix):
+        yield (
+            f"indico_prefix is {indico_prefix!r}; it must hold only letters, digits, dots, hyphens and underscores between its slashes:"
+            " repozo splits its lists on blanks, and units and configuration files give other characters a meaning."
+        )
+    elif prefix in _SYSTEM:
+        yield f"indico_prefix is {indico_prefix}; it must be a directory of its own, not one of the system's."
+    elif hidden:
+        yield f"indico_prefix is {indico_prefix}; nothing below {hidden} serves, since the services do not see it or a reboot empties it."
+    elif prefix != indico_prefix or "//" in prefix or {".", ".."} & set(prefix.split("/")):
+        yield f"indico_prefix is {indico_prefix}; write it without trailing or doubled slashes and without dots for a directory."
 
 
-def _configuration(variables: Mapping[str, Any]) -> Iterator[str]:
-    conf = variables["indico_conf"]
-    for key in conf:
+def _name(variable: str, value: str) -> Iterator[str]:
+    if not re.fullmatch("[a-z][a-z0-9_-]{0,30}", value):
+        yield f"{variable} is {value!r}; it must begin with a lower-case letter and hold at most 31 lower-case letters, digits, hyphens and underscores."
+
+
+def _instance(indico_instance: str) -> Iterator[str]:
+    yield from _name("indico_instance", indico_instance)
+
+
+def _users(indico_user: str, zeo_user: str, indico_web_group: str) -> Iterator[str]:
+    yield from _name("indico_web_group", indico_web_group)
+    for variable, value in (("indico_user", indico_user), ("zeo_user", zeo_user)):
+        yield from _name(variable, value)
+        if value in ("root", indico_web_group):
+            yield f"{variable} is {value}; a service runs as a user of its own, neither root nor the web server's."
+    if indico_user == zeo_user:
+        yield f"indico_user and zeo_user are both {zeo_user}; the workers must not own the databases."
+
+
+def _addresses(indico_server_name: str, indico_zeo_host: str, zeo_listen_address: str) -> Iterator[str]:
+    values = {"indico_server_name": indico_server_name, "indico_zeo_host": indico_zeo_host, "zeo_listen_address": zeo_listen_address}
+    for variable, value in values.items():
+        if not re.fullmatch("[A-Za-z0-9._:-]+", value):
+            yield f"{variable} is {value!r}; it must be a host name or an address, without a port."
+
+
+def _base_url(indico_base_url: str, web_tls: str) -> Iterator[str]:
+    if not re.fullmatch(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?(/[A-Za-z0-9._~%-]+)*", indico_base_url):
+        yield f"indico_base_url is {indico_base_url!r}; it must begin with http:// or https://, name a host, and end without a slash."
+    elif web_tls != "none" and indico_base_url.startswith("http:"):
+        yield f"indico_base_url is {indico_base_url}, but web_tls is {web_tls}, which redirects HTTP to HTTPS."
+
+
+def _proxies(web_trusted_proxies: list[str]) -> Iterator[str]:
+    for number, proxy in enumerate(web_trusted_proxies):
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            yield f"web_trusted_proxies[{number}] is {proxy!r}; it must be an IP address or a network such as 10.0.0.0/8."
+
+
+def _amounts(
+    web_processes: Any, web_threads: Any, web_request_timeout: Any, web_upload_limit_mb: Any, zeo_invalidation_queue_size: Any, zeo_transaction_timeout: Any
+) -> Iterator[str]:
+    for variable, value in dict(locals()).items():
+        if int(value) < 1:
+            yield f"{variable} is {value}; it must be 1 or more."
+
+
+def _configuration(indico_conf: Mapping[str, Any]) -> Iterator[str]:
+    for key in indico_conf:
         if key in _DERIVED:
             yield f"indico_conf.{key} is derived; set {_DERIVED[key]} instead."
-    yield from _indico_conf.problems({key: value for key, value in conf.items() if key not in _DERIVED})
-    if not re.match(r"https?://[^\s/]+(/\S*[^\s/])?\Z", variables["indico_base_url"]):
-        yield f"indico_base_url is {variables['indico_base_url']!r}; it must begin with http:// or https:// and end without a slash."
+    yield from _indico_conf.problems({key: value for key, value in indico_conf.items() if key not in _DERIVED})
 
 
-def _administrators(variables: Mapping[str, Any]) -> Iterator[str]:
-    for admin in variables["indico_admins"]:
+def _administrators(indico_admins: list[Any]) -> Iterator[str]:
+    logins = [admin["login"] for admin in indico_admins]
+    for login in sorted({login for login in logins if logins.count(login) > 1}):
+        yield f"indico_admins names {login} more than once."
+    for admin in indico_admins:
+        who, password = f"indico_admins, {admin['login']}", admin.get("password")
         if admin.get("state", "present") == "absent":
             continue
-        who, password = f"indico_admins, {admin['login']}", admin.get("password")
         if not password:
             yield f"{who} has no password; there is no default."
         elif len(password) < 8:
             yield f"{who} has a password of fewer than 8 characters."
-        elif password.lower() in (admin["login"].lower(), str(admin.get("email", "")).lower()):
+        elif password.lower() in (admin["login"].lower(), admin.get("email", "").lower()):
             yield f"{who} has a password that is the login or the address."
 
 
-def _certificate(variables: Mapping[str, Any]) -> Iterator[str]:
-    if variables["web_tls"] == "provided":
-        for name in ("web_tls_certificate", "web_tls_key"):
-            if "-----BEGIN" not in variables[name]:
+def _certificate(web_tls: str, web_tls_certificate: str, web_tls_key: str) -> Iterator[str]:
+    if web_tls == "provided":
+        for name, text in (("web_tls_certificate", web_tls_certificate), ("web_tls_key", web_tls_key)):
+            if "-----BEGIN" not in text:
                 yield f"{name} holds no PEM text; web_tls: provided needs it."
-    elif variables["web_tls_key"]:
-        yield f"web_tls_key is given, but web_tls is {variables['web_tls']}; set it to provided."
-    scheme = variables["indico_base_url"].split(":")[0]
-    if variables["web_tls"] != "none" and scheme == "http":
-        yield f"indico_base_url is {variables['indico_base_url']}, but web_tls is {variables['web_tls']}, which redirects HTTP to HTTPS."
+    elif web_tls_key:
+        yield f"web_tls_key is given, but web_tls is {web_tls}; set it to provided."
+
+
+CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
+    _storage_names,
+    _ports,
+    _prefix,
+    _instance,
+    _users,
+    _addresses,
+    _base_url,
+    _proxies,
+    _amounts,
+    _configuration,
+    _administrators,
+    _certificate,
+)
 
 
 def check_host(facts: Mapping[str, Any], host: str) -> Iterator[str]:
-    """Yield why this host cannot run Indico 1.2.2. facts are Ansible's; without them nothing is said."""
+    """Yield why this host cannot run Indico 1.2.2. facts are Ansible's; about one that is absent nothing is said."""
     distribution, release = facts.get("distribution"), str(facts.get("distribution_major_version"))
     if distribution and (distribution, release) != ("Debian", "11"):
         yield f"{host} runs {distribution} {release}; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package."
+    version = re.match(r"(\d+)\.(\d+)", str(facts.get("python_version")))
+    if version and (int(version[1]), int(version[2])) < (3, 9):
+        yield f"{host} runs Ansible's modules with Python {version[0]}; this collection needs 3.9 or later there."
 
 
-def problems(options: Options, variables: Mapping[str, Any], given: list[str], facts: Mapping[str, Any], host: str) -> list[str]:
-    """Return every problem, as sentences.
+def problems(
+    specs: Mapping[str, Mapping[str, Any]],
+    roles: Iterable[str],
+    variables: Mapping[str, Any],
+    unreadable: Mapping[str, str],
+    given: Iterable[str],
+    facts: Mapping[str, Any],
+    host: str,
+) -> list[str]:
+    """Return every problem of one host, as sentences.
 
-    options: the argument specs of all roles, merged; variables: the values of those that are set, without undefined ones;
+    specs: all roles of the collection; roles: those whose values are checked (names are always compared with all);
+    variables: the templated values, without undefined ones; unreadable: why some have no value, by name;
     given: all variable names of the host; facts: Ansible's; host: its name in the inventory.
     """
-    found = list(check_names(options, given, variables.get("indico_site_variables") or []))
-    for name, option in options.items():
-        if name in variables:
-            found += check_value(name, option, variables[name])
+    own = variables.get("indico_site_variables")
+    own = [name for name in own if isinstance(name, str)] if isinstance(own, list) else []
+    found = list(check_names({name: option for options in specs.values() for name, option in options.items()}, given, own))
+    good = {}
+    for name, option in ((name, option) for role in roles for name, option in specs[role].items()):
+        if name in unreadable:
+            found.append(f"{name} cannot be read: {unreadable[name]}")
+        elif name in variables:
+            wrong = list(check_value(name, option, variables[name]))
+            found += wrong
+            if not wrong:
+                good[name] = variables[name]
         elif option.get("required"):
             found.append(f"{name} is missing.")
-    found += check_host(facts, host)
-    if not found:  # the rest compares values, so it needs good ones
-        for check in (_storages, _ports, _places, _configuration, _administrators, _certificate):
-            found += check(variables)
-    elif isinstance(variables.get("indico_conf"), Mapping):
-        found += _indico_conf.problems(dict(variables["indico_conf"]))
-    return found
+    for check in CHECKS:
+        wanted = inspect.signature(check).parameters
+        if all(name in good for name in wanted):
+            found += check(**{name: good[name] for name in wanted})
+    return found + list(check_host(facts, host))

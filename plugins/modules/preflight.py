@@ -9,18 +9,32 @@ module: preflight
 short_description: Check every variable of the collection before a host is touched
 version_added: 0.1.0
 description:
-  - Compares the host's variables with the argument specs of all roles, strictly. A string is not a number, and a list of dictionaries is not a list of strings.
+  - Compares the host's variables with the argument specs of the collection's roles, strictly. A string is not a number, and a list of dictionaries is not a list of strings.
+    Numbers may come as strings of digits, as surveys of AWX pass them.
   - Refuses a misspelt name. Any variable that begins like the collection's (C(indico_), C(zeo_), C(web_), ...) must be one of its own, or be listed in C(indico_site_variables).
-  - Finds contradictions. Two services on one port, no storage named main, a prefix with a blank, an administrator without a password, a key of C(indico.conf) that Indico 1.2.2 does not read.
-  - Refuses a host that is not Debian 11, when its facts are known.
+  - Finds contradictions. Two services on one port, no storage named main, a prefix with a blank, an administrator without a password,
+    a key of C(indico.conf) that Indico 1.2.2 does not read.
+  - Refuses a host that is not Debian 11, or whose Python is older than 3.9, when its facts are known.
   - It runs on the controller, makes no connection and reports all problems at once, one sentence each. It never shows a password.
 author:
   - confops developers (@confops)
-options: {}
+options:
+  roles:
+    description:
+      - Roles of this collection whose variables are checked. All of them when left out.
+      - Names are compared with those of all roles in any case.
+    type: list
+    elements: str
+notes:
+  - Values come from the inventory and the play, then from the defaults of roles that the play does not have.
+  - A value that needs facts, such as the default of C(indico_server_name), can be read only after they are gathered.
 attributes:
+  action:
+    support: full
+    description: Runs on the controller only.
   check_mode:
     support: full
-    description: Reads only.
+    description: Reads only, and finds the same.
   diff_mode:
     support: none
     description: Changes nothing.
@@ -32,6 +46,26 @@ attributes:
 EXAMPLES = r"""
 - name: Check every variable before anything is changed
   confops.indico.preflight:
+
+- name: Check what a host needs that only serves databases
+  confops.indico.preflight:
+    roles: [common, python2, zeo]
 """
 
-RETURN = r"""#"""
+RETURN = r"""
+msg:
+  description: All problems, a line for each.
+  returned: failure
+  type: str
+  sample: |-
+    Preflight found 2 problems:
+    - indico_storage is not a variable of this collection. Did you mean indico_storages? (A site lists names of its own in indico_site_variables.)
+    - zeo_transaction_timeout is 'soon'; it must be an integer.
+problems:
+  description: The same, a sentence for each. Empty when all is well.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - web_https_port is 80, which web_http_port has already.
+"""

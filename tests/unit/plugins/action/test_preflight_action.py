@@ -1,0 +1,81 @@
+"""The action as ansible-playbook runs it, for a host that nobody can reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[4]
+FACTS = {"fqdn": "nowhere.example.org", "distribution": "Debian", "distribution_major_version": "11", "python_version": "3.9.2"}
+
+
+def preflight(tmp_path: Path, variables: dict[str, Any], *options: str, arguments: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
+    """Run the action alone. Return its result and all that was printed."""
+    play = [{"hosts": "nowhere", "gather_facts": False, "tasks": [{"name": "Check", "confops.indico.preflight": arguments or {}}]}]
+    inventory = {"all": {"hosts": {"nowhere": {"ansible_host": "192.0.2.1", **variables}}}}
+    (tmp_path / "play.yml").write_text(json.dumps(play), encoding="utf-8")
+    (tmp_path / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+        "ANSIBLE_FORCE_COLOR": "0",
+        "ANSIBLE_LOCAL_TEMP": str(tmp_path / "ansible"),
+    }
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", str(tmp_path / "hosts.yml"), "-e", json.dumps({"ansible_facts": FACTS}), *options, str(tmp_path / "play.yml")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    printed = done.stdout + done.stderr
+    report, _end = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{\n") :])
+    return report["plays"][0]["tasks"][0]["hosts"]["nowhere"], printed
+
+
+@pytest.mark.parametrize("options", [(), ("--check", "--diff")])
+def test_defaults_pass_without_a_connection(tmp_path: Path, options: tuple[str, ...]) -> None:
+    result, _printed = preflight(tmp_path, {}, *options)
+    assert result["problems"] == []
+    assert not result["changed"]
+    assert not result.get("failed")
+
+
+@pytest.mark.parametrize("options", [(), ("--check", "--diff")])
+def test_problems_of_templated_values_are_found_and_no_secret_is_printed(tmp_path: Path, options: tuple[str, ...]) -> None:
+    variables = {
+        "word": "soon",
+        "vault_password": "hunter2",
+        "zeo_transaction_timeout": "{{ word }}",
+        "web_threads": "{{ '4' }}",
+        "indico_prefix": "/srv/{{ missing }}",
+        "indico_admins": [{"login": "ada", "password": "{{ vault_password }}"}],
+        "indico_conf": {"SmtpPassword": ["{{ vault_password }}"]},
+        "web_porcesses": 3,
+    }
+    result, printed = preflight(tmp_path, variables, *options)
+    expected = [
+        "web_porcesses is not a variable of this collection. Did you mean web_processes? (A site lists names of its own in indico_site_variables.)",
+        "indico_prefix cannot be read: 'missing' is undefined",
+        "zeo_transaction_timeout is 'soon'; it must be an integer.",
+        "indico_conf.SmtpPassword is a hidden value; it must be a string.",
+        "indico_admins, ada has a password of fewer than 8 characters.",
+    ]
+    assert result["problems"] == expected
+    assert result["failed"]
+    assert not result["changed"]
+    assert result["msg"] == "\n".join(["Preflight found 5 problems:", *(f"- {sentence}" for sentence in expected)])
+    assert "hunter2" not in printed
+
+
+def test_only_some_roles(tmp_path: Path) -> None:
+    result, _printed = preflight(tmp_path, {"web_threads": "many", "zeo_user": 3}, arguments={"roles": ["zeo"]})
+    assert result["problems"] == ["zeo_user is 3; it must be a string."]
+    assert result["msg"] == "Preflight found a problem:\n- zeo_user is 3; it must be a string."
+
+
+def test_a_role_that_does_not_exist(tmp_path: Path) -> None:
+    result, _printed = preflight(tmp_path, {}, arguments={"roles": ["zoe"]})
+    assert "roles names zoe; this collection has common, indico, " in result["msg"]

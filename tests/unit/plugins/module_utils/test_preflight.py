@@ -1,0 +1,334 @@
+"""preflight refuses what is wrong with a sentence that names it. The cases for types come from the roles' argument specs, so a new option has its own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from ansible_collections.confops.indico.plugins.module_utils import _preflight
+
+from tests.unit.roles import SPECS
+
+OPTIONS = {name: option for options in SPECS.values() for name, option in options.items()}
+# What the computed defaults come to.
+GOOD: dict[str, Any] = {
+    **{name: option["default"] for name, option in OPTIONS.items() if "default" in option},
+    "indico_server_name": "indico.example.org",
+    "indico_base_url": "https://indico.example.org",
+    "python2_builder": "host1",
+    "python2_cache": "/home/operator/.cache/confops/wheelhouse",
+}
+FACTS = {"distribution": "Debian", "distribution_major_version": "11", "python_version": "3.9.2"}
+ADMIN = {"login": "ada", "password": "correct horse", "email": "ada@example.org", "first_name": "Ada", "family_name": "Admin"}
+PEM = "-----BEGIN CERTIFICATE-----\n"
+
+
+def problems(
+    changes: Mapping[str, Any] = MappingProxyType({}), facts: dict[str, Any] = FACTS, roles: list[str] | None = None, unreadable: dict[str, str] | None = None
+) -> list[str]:
+    """Return what preflight says about a host that has good values except for the changes."""
+    variables = {**GOOD, **changes}
+    return _preflight.problems(SPECS, roles or list(SPECS), {name: variables[name] for name in OPTIONS if name in variables}, unreadable or {}, list(variables), facts, "host1")
+
+
+# Types
+
+_NO_TEXT: list[Any] = [3, 1.5, True, None, ["a"], {"a": "b"}]
+_WRONG: dict[str, list[Any]] = {
+    "str": _NO_TEXT,
+    "path": [*_NO_TEXT, "", "relative", "./relative", "~/x"],
+    "int": ["soon", "", "1.5", "1e3", "0x10", " 1", "\u0663", 1.5, True, None, [1], {"a": 1}],
+    "bool": ["maybe", "", "1", 0, 1, 1.5, None, [True], {}],
+    "list": ["a", "", 3, True, None, {"a": "b"}],
+    "dict": ["a", "", 3, True, None, ["a"]],
+}
+_MUST_BE = {"str": "a string", "path": "an absolute path", "int": "an integer", "bool": "true or false", "list": "a list", "dict": "a dictionary"}
+
+
+def _sample(option: dict[str, Any]) -> Any:
+    """Return a value of the option's type."""
+    if "choices" in option:
+        return option["choices"][0]
+    if option["type"] == "dict":
+        return {key: _sample(inner) for key, inner in option.get("options", {}).items() if inner.get("required")}
+    return {"str": "a", "path": "/a", "int": 1, "bool": True, "list": []}[option["type"]]
+
+
+def wrong_values(name: str, option: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Yield (how a sentence calls the place, value of the whole variable, what it must be) for each way to give the option a wrong value."""
+    for wrong in _WRONG[option["type"]]:
+        yield name, wrong, _MUST_BE[option["type"]]
+    if "choices" in option:
+        yield name, "no such choice", f"one of {', '.join(option['choices'])}"
+    if option["type"] == "list":
+        element = {**option, "type": option["elements"]}
+        for place, wrong, must_be in wrong_values(f"{name}[1]", element):
+            yield place, [_sample(element), wrong], must_be
+    if option["type"] == "dict":
+        for key, inner in option.get("options", {}).items():
+            for place, wrong, must_be in wrong_values(f"{name}.{key}", inner):
+                yield place, {**_sample(option), key: wrong}, must_be
+
+
+CASES = [(name, *case) for name, option in OPTIONS.items() for case in wrong_values(name, option)]
+
+
+def test_good_values_are_accepted() -> None:
+    assert set(GOOD) == set(OPTIONS)
+    assert problems() == []
+    assert problems(facts={}) == []
+
+
+@pytest.mark.parametrize(("name", "place", "value", "must_be"), CASES, ids=lambda value: str(value)[:40])
+def test_a_wrong_type_is_refused(name: str, place: str, value: Any, must_be: str) -> None:
+    (sentence,) = problems({name: value})
+    assert sentence.startswith(f"{place} is ")
+    assert sentence.endswith(f"; it must be {must_be}.")
+
+
+def test_every_option_has_a_rejecting_case() -> None:
+    assert {case[0] for case in CASES} == set(OPTIONS)
+    assert "indico_storages[1].monitor_port" in {case[1] for case in CASES}
+
+
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option["type"] == "int"])
+def test_numbers_may_come_as_digits(name: str) -> None:
+    assert problems({name: str(GOOD[name])}) == []
+
+
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option["type"] == "bool"])
+@pytest.mark.parametrize("value", ["yes", "no", "True", "false", True, False])
+def test_truth_may_come_as_words(name: str, value: Any) -> None:
+    assert problems({name: value}) == []
+
+
+def test_a_type_that_preflight_does_not_know_is_a_mistake_of_ours() -> None:
+    with pytest.raises(AssertionError, match="uses the type float"):
+        list(_preflight.check_value("zeo_patience", {"type": "float"}, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"zeo_transaction_timeout": "soon"}, "zeo_transaction_timeout is 'soon'; it must be an integer."),
+        ({"zeo_transaction_timeout": True}, "zeo_transaction_timeout is true; it must be an integer."),
+        ({"zeo_user": None}, "zeo_user is null; it must be a string."),
+        ({"web_packages": [{"name": "apache2"}]}, "web_packages[0] is a dictionary; it must be a string."),
+        ({"web_tls": "letsencrypt"}, "web_tls is 'letsencrypt'; it must be one of selfsigned, provided, none."),
+        ({"indico_storages": [{"name": "main", "prot": 9675}]}, "indico_storages[0].prot is not known here. Did you mean port?"),
+        ({"indico_storages": [{"name": "main"}]}, "indico_storages[0].port is missing."),
+        ({"indico_admins": [{**ADMIN, "shoe_size": 42}]}, "indico_admins[0].shoe_size is not known here."),
+    ],
+)
+def test_the_words_of_a_sentence(changes: dict[str, Any], sentence: str) -> None:
+    assert sentence in problems(changes)
+
+
+def test_a_required_option_must_be_there() -> None:
+    specs = {"zeo": {"zeo_place": {"type": "str", "required": True}}}
+    assert _preflight.problems(specs, ["zeo"], {}, {}, [], {}, "host1") == ["zeo_place is missing."]
+    assert _preflight.problems(specs, ["zeo"], {}, {"zeo_place": "'x' is undefined"}, ["zeo_place"], {}, "host1") == ["zeo_place cannot be read: 'x' is undefined"]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("indico_storage", " Did you mean indico_storages?"),
+        ("indico_Prefix", " Did you mean indico_prefix?"),
+        ("zeo_transaction_timout", " Did you mean zeo_transaction_timeout?"),
+        ("web_proceses", " Did you mean web_processes?"),
+        ("scheduler_loglevel", " Did you mean scheduler_log_level?"),
+        ("python2_packges", " Did you mean python2_packages?"),
+        ("common_package", " Did you mean common_packages?"),
+        ("web_qqqqqqqqqqqqqqqqqq", ""),
+    ],
+)
+def test_a_misspelt_name_is_refused(name: str, nearest: str) -> None:
+    assert problems({name: 1}) == [f"{name} is not a variable of this collection.{nearest} (A site lists names of its own in indico_site_variables.)"]
+
+
+def test_other_names_are_nobodys_business() -> None:
+    others = dict.fromkeys(("__indico_x", "my_indico_storage", "indico", "zeoserver", "vault_web_tls_key", "ansible_host", "group_names", "lab_address"), 1)
+    assert problems(others) == []
+
+
+def test_a_site_may_have_names_of_its_own() -> None:
+    assert problems({"indico_shop": 1, "web_shop": 1, "indico_site_variables": ["indico_shop", "web_shop"]}) == []
+    assert len(problems({"indico_shop": 1, "web_shop": 1, "indico_site_variables": ["indico_shop"]})) == 1
+    assert [sentence.split(" ")[0] for sentence in problems({"indico_shop": 1, "indico_site_variables": "indico_shop"})] == ["indico_shop", "indico_site_variables"]
+
+
+# Contradictions
+
+
+def storage(name: str, port: Any, **more: Any) -> dict[str, Any]:
+    return {"name": name, "port": port, **more}
+
+
+MAIN = storage("main", 9675)
+CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"indico_storages": []}, "indico_storages has no storage named main; Indico opens that one."),
+    ({"indico_storages": [storage("rooms", 9676)]}, "indico_storages has no storage named main; Indico opens that one."),
+    ({"indico_storages": [MAIN, storage("main", 9676)]}, "indico_storages names main more than once."),
+    ({"indico_storages": [MAIN, storage("Rooms", 9676)]}, "indico_storages has a storage named 'Rooms'; a name begins with a lower-case letter and holds"),
+    ({"indico_storages": [MAIN, storage("../x", 9676)]}, "indico_storages has a storage named '../x'; "),
+    ({"indico_storages": [MAIN, storage("a\n", 9676)]}, "indico_storages has a storage named 'a\\n'; "),
+    ({"indico_storages": [MAIN, storage("rooms", 9675)]}, "indico_storages, rooms.port is 9675, which indico_storages, main.port has already."),
+    ({"indico_storages": [MAIN, storage("rooms", "9675")]}, "indico_storages, rooms.port is 9675, which indico_storages, main.port has already."),
+    ({"indico_storages": [storage("main", 9675, monitor_port=9675)]}, "indico_storages, main.monitor_port is 9675, which indico_storages, main.port has already."),
+    ({"indico_storages": [storage("main", 80)]}, "web_http_port is 80, which indico_storages, main.port has already."),
+    ({"indico_storages": [storage("main", 0)]}, "indico_storages, main.port is 0; a port is a number from 1 to 65535."),
+    ({"indico_storages": [storage("main", 65536)]}, "indico_storages, main.port is 65536; a port is a number from 1 to 65535."),
+    ({"web_https_port": 80}, "web_https_port is 80, which web_http_port has already."),
+    ({"web_http_port": -1}, "web_http_port is -1; a port is a number from 1 to 65535."),
+    ({"indico_prefix": "/srv/my indico"}, "indico_prefix is '/srv/my indico'; it must hold only letters, digits, dots, hyphens and underscores"),
+    ({"indico_prefix": "/srv/in%dico"}, "indico_prefix is '/srv/in%dico'; it must hold only letters"),
+    ({"indico_prefix": "/srv/indico\n"}, "indico_prefix is '/srv/indico\\n'; it must hold only letters"),
+    *(({"indico_prefix": path}, f"indico_prefix is {path}; it must be a directory of its own") for path in ("/", "//", "/home", "/usr", "/etc", "/etc/", "/opt", "/var/lib")),
+    *(({"indico_prefix": path}, f"indico_prefix is {path}; nothing below ") for path in ("/home/indico", "/run/indico", "/proc/1", "/root/x", "/boot/x", "/sys/x")),
+    *(({"indico_prefix": path}, f"indico_prefix is {path}; write it without") for path in ("/opt/indico/", "/opt//indico", "/opt/../etc", "/opt/./indico")),
+    ({"indico_instance": "My Indico"}, "indico_instance is 'My Indico'; it must begin with a lower-case letter"),
+    ({"indico_instance": "a" * 32}, f"indico_instance is '{'a' * 32}'; it must begin with a lower-case letter and hold at most 31"),
+    ({"indico_user": "1ndico"}, "indico_user is '1ndico'; it must begin with a lower-case letter"),
+    ({"zeo_user": "zeo\n"}, "zeo_user is 'zeo\\n'; it must begin with a lower-case letter"),
+    ({"indico_web_group": ""}, "indico_web_group is ''; it must begin with a lower-case letter"),
+    ({"indico_user": "root"}, "indico_user is root; a service runs as a user of its own"),
+    ({"zeo_user": "root"}, "zeo_user is root; a service runs as a user of its own"),
+    ({"indico_user": "www-data"}, "indico_user is www-data; a service runs as a user of its own, neither root nor the web server's."),
+    ({"indico_user": "zeo"}, "indico_user and zeo_user are both zeo; the workers must not own the databases."),
+    ({"indico_server_name": "https://x"}, "indico_server_name is 'https://x'; it must be a host name or an address"),
+    ({"indico_zeo_host": ""}, "indico_zeo_host is ''; it must be a host name or an address"),
+    ({"zeo_listen_address": "0.0.0.0\n</zeo>"}, "zeo_listen_address is '0.0.0.0\\n</zeo>'; it must be a host name or an address"),
+    *(
+        ({"indico_base_url": url}, f"indico_base_url is {url!r}; it must begin with http:// or https://, name a host, and end without a slash.")
+        for url in ("indico.example.org", "https://", "https://x.org/", "ftp://x.org", "https://x.org/a b", "https://x.org/?a", "https://u:pw@x.org", "https://::1", 'https://x"y')
+    ),
+    ({"indico_base_url": "http://x.org"}, "indico_base_url is http://x.org, but web_tls is selfsigned, which redirects HTTP to HTTPS."),
+    ({"web_trusted_proxies": ["10.0.0.1", "proxy.example.org"]}, "web_trusted_proxies[1] is 'proxy.example.org'; it must be an IP address or a network"),
+    *(
+        ({name: 0}, f"{name} is 0; it must be 1 or more.")
+        for name in ("web_processes", "web_threads", "web_request_timeout", "web_upload_limit_mb", "zeo_invalidation_queue_size", "zeo_transaction_timeout")
+    ),
+    ({"indico_conf": {"CSRFLevel": 9}}, "indico_conf.CSRFLevel is 9; it must be an integer from 0 to 3."),
+    ({"indico_conf": {"SmtpServr": "x"}}, "indico_conf.SmtpServr is not a key that Indico 1.2.2 reads. Did you mean SmtpServer?"),
+    ({"indico_conf": {"WorkerName": None}}, "indico_conf.WorkerName is null; leave the key out and Indico's own default applies."),
+    *(
+        ({"indico_conf": {key: "/x"}}, f"indico_conf.{key} is derived; set indico_prefix instead.")
+        for key in ("ConfigurationDir", "DocumentationDir", "HtdocsDir", "LogDir", "ArchiveDir", "BinDir", "UploadedFilesTempDir", "XMLCacheDir")
+    ),
+    ({"indico_conf": {"DBConnectionParams": ["x", 1]}}, "indico_conf.DBConnectionParams is derived; set indico_zeo_host and indico_storages instead."),
+    ({"indico_conf": {"BaseURL": "https://x"}}, "indico_conf.BaseURL is derived; set indico_base_url instead."),
+    ({"indico_conf": {"BaseSecureURL": "https://x"}}, "indico_conf.BaseSecureURL is derived; set indico_base_url instead."),
+    ({"indico_admins": [{"login": "ada"}]}, "indico_admins, ada has no password; there is no default."),
+    ({"indico_admins": [{**ADMIN, "password": ""}]}, "indico_admins, ada has no password; there is no default."),
+    ({"indico_admins": [{**ADMIN, "password": "1234567"}]}, "indico_admins, ada has a password of fewer than 8 characters."),
+    ({"indico_admins": [{**ADMIN, "login": "administrator", "password": "Administrator"}]}, "indico_admins, administrator has a password that is the login or the address."),
+    ({"indico_admins": [{**ADMIN, "password": "ADA@example.org"}]}, "indico_admins, ada has a password that is the login or the address."),
+    ({"indico_admins": [ADMIN, {"login": "ada", "state": "absent"}]}, "indico_admins names ada more than once."),
+    ({"web_tls": "provided", "web_tls_key": PEM}, "web_tls_certificate holds no PEM text; web_tls: provided needs it."),
+    ({"web_tls": "provided", "web_tls_certificate": PEM, "web_tls_key": "/etc/ssl/key.pem"}, "web_tls_key holds no PEM text; web_tls: provided needs it."),
+    ({"web_tls_key": PEM}, "web_tls_key is given, but web_tls is selfsigned; set it to provided."),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), CONTRADICTIONS, ids=lambda value: str(value)[:60])
+def test_a_contradiction_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    found = problems(changes)
+    assert len([one for one in found if one.startswith(sentence)]) == 1, found
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"indico_storages": [storage("main", "9675", monitor_port="8091"), storage("room-booking2", 9676)]},
+        {"web_tls": "none", "web_http_port": 443, "indico_base_url": "https://x.org:8443/indico"},
+        {"web_tls": "none", "indico_base_url": "http://x.org"},
+        {"web_tls": "provided", "web_tls_certificate": PEM, "web_tls_key": PEM},
+        {"indico_prefix": "/srv/indico-1.2_x"},
+        {"indico_prefix": "/opt/home"},
+        {"indico_base_url": "https://[2001:db8::1]/indico/events", "indico_server_name": "2001:db8::1", "zeo_listen_address": "::1"},
+        {"web_trusted_proxies": ["10.0.0.1", "10.0.0.0/8", "2001:db8::/32"]},
+        {"indico_admins": [ADMIN, {"login": "bruno", "state": "absent"}]},
+        {"indico_conf": {"SmtpServer": ["localhost", 25], "SupportEmail": "a@b", "SmtpUseTLS": "yes"}},
+    ],
+)
+def test_what_fits_together_is_accepted(changes: dict[str, Any]) -> None:
+    assert problems(changes) == []
+
+
+def test_every_check_reads_variables_that_exist_and_has_a_case_here() -> None:
+    for check in _preflight.CHECKS:
+        wanted = set(inspect.signature(check).parameters)
+        assert wanted <= set(OPTIONS)
+        assert any(list(check(**{name: {**GOOD, **changes}[name] for name in wanted})) for changes, _sentence in CONTRADICTIONS)
+
+
+# The host
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        ({"distribution": "Debian", "distribution_major_version": "12"}, "host1 runs Debian 12; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package."),
+        ({"distribution": "Ubuntu", "distribution_major_version": "11"}, "host1 runs Ubuntu 11; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package."),
+        ({"distribution": "Debian"}, "host1 runs Debian None; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package."),
+        ({**FACTS, "python_version": "3.8.18"}, "host1 runs Ansible's modules with Python 3.8; this collection needs 3.9 or later there."),
+    ],
+)
+def test_a_host_that_cannot_run_it_is_refused(facts: dict[str, Any], sentence: str) -> None:
+    assert problems(facts=facts) == [sentence]
+
+
+@pytest.mark.parametrize("facts", [{}, {"fqdn": "x"}, FACTS, {**FACTS, "python_version": "3.13.1", "distribution_major_version": 11}])
+def test_a_host_that_can_or_is_unknown_is_accepted(facts: dict[str, Any]) -> None:
+    assert problems(facts=facts) == []
+
+
+# The whole
+
+
+def test_all_problems_come_at_once() -> None:
+    found = problems(
+        {"indico_storage": [], "zeo_transaction_timeout": "soon", "web_https_port": 80, "indico_conf": {"CSRFLevel": 9}},
+        facts={**FACTS, "distribution_major_version": "12"},
+        unreadable={"web_tls_key": "'vault_web_tls_key' is undefined"},
+    )
+    assert [sentence.split(" ")[0] for sentence in found] == ["indico_storage", "web_tls_key", "zeo_transaction_timeout", "web_https_port", "indico_conf.CSRFLevel", "host1"]
+
+
+def test_only_the_named_roles_are_checked_but_all_names_are_known() -> None:
+    wrong: dict[str, Any] = {"web_processes": "many", "zeo_transaction_timeout": "soon", "web_proceses": 2}
+    assert [sentence.split(" ")[0] for sentence in problems(wrong, roles=["zeo"])] == ["web_proceses", "zeo_transaction_timeout"]
+    assert problems(roles=["zeo"], unreadable={"web_tls_key": "'x' is undefined"}) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"web_tls_key": ["hunter2-hunter2"]},
+        {"web_tls_key": {"hunter2-hunter2": "hunter2-hunter2"}},
+        {"web_tls": "provided", "web_tls_certificate": PEM, "web_tls_key": "hunter2-hunter2"},
+        {"indico_admins": "ada:hunter2-hunter2"},
+        {"indico_admins": ["ada:hunter2-hunter2"]},
+        {"indico_admins": {"password": "hunter2-hunter2"}},
+        {"indico_admins": [{**ADMIN, "password": ["hunter2-hunter2"]}]},
+        {"indico_admins": [{"login": "ada", "pasword": "hunter2-hunter2"}]},
+        {"indico_admins": [{"login": "hunter", "password": "hunter2"}]},
+        {"indico_conf": "SmtpPassword = hunter2-hunter2"},
+        {"indico_conf": ["hunter2-hunter2"]},
+        {"indico_conf": {"SmtpPasword": "hunter2-hunter2"}},
+        {"indico_conf": {"SmtpPassword": ["hunter2-hunter2"]}},
+        {"indico_conf": {"RedisCacheURL": "hunter2-hunter2"}},
+        {"indico_conf": {"AuthenticatorList": [["LDAP", "hunter2-hunter2"]]}},
+    ],
+)
+def test_no_secret_is_shown(changes: dict[str, Any]) -> None:
+    found = problems(changes)
+    assert found
+    assert "hunter2" not in "\n".join(found)
