@@ -46,9 +46,8 @@ class ActionModule(ActionBase):
         found = _preflight.problems(specs, roles, values, unreadable, list(given), given.get("ansible_facts", {}), given["inventory_hostname"])
         result.update(changed=False, problems=found)
         if found:
-            result.update(
-                failed=True, msg="\n".join([f"Preflight found {len(found)} problems:" if found[1:] else "Preflight found a problem:", *(f"- {sentence}" for sentence in found)])
-            )
+            title = f"Preflight found {len(found)} problems:" if len(found) > 1 else "Preflight found a problem:"
+            result.update(failed=True, msg="\n".join([title, *(f"- {sentence}" for sentence in found)]))
         return result
 
     def _read(self, path: Path) -> dict[str, Any]:

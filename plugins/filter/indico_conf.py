@@ -10,7 +10,8 @@ version_added: 0.1.0
 author:
   - confops developers (@confops)
 description:
-  - Turns a dictionary into the Python file that Indico 1.2.2 reads, with literals only. Each of the 55 keys has a type; all that does not fit is one error that names the keys.
+  - Turns a dictionary into the Python file that Indico 1.2.2 reads, with literals only.
+  - Each of the 55 keys has a type. All that does not fit is one error that names the keys.
   - Text becomes a byte string in UTF-8, the form that Indico keeps, written in ASCII. The order is always the same, so equal values make equal files.
 options:
   _input:

@@ -27,7 +27,10 @@ _DERIVED = {
     "DBConnectionParams": "indico_zeo_host and indico_storages",
     "BaseURL": "indico_base_url",
     "BaseSecureURL": "indico_base_url",
-    **dict.fromkeys(("ConfigurationDir", "DocumentationDir", "HtdocsDir", "LogDir", "ArchiveDir", "BinDir", "UploadedFilesTempDir", "XMLCacheDir"), "indico_prefix"),
+    **dict.fromkeys(
+        ("ConfigurationDir", "DocumentationDir", "HtdocsDir", "LogDir", "ArchiveDir", "BinDir", "UploadedFilesTempDir", "XMLCacheDir"),
+        "indico_prefix",
+    ),
 }
 
 

@@ -9,9 +9,10 @@ module: preflight
 short_description: Check every variable of the collection before a host is touched
 version_added: 0.1.0
 description:
-  - Compares the host's variables with the argument specs of the collection's roles, strictly. A string is not a number, and a list of dictionaries is not a list of strings.
-    Numbers may come as strings of digits, as surveys of AWX pass them.
-  - Refuses a misspelt name. Any variable that begins like the collection's (C(indico_), C(zeo_), C(web_), ...) must be one of its own, or be listed in C(indico_site_variables).
+  - Compares the host's variables with the argument specs of the collection's roles, strictly.
+    A string is not a number, and a list of dictionaries is not a list of strings. Numbers may come as strings of digits, as surveys of AWX pass them.
+  - Refuses a misspelt name. Any variable that begins like the collection's (C(indico_), C(zeo_), C(web_), ...) must be one of its own,
+    or be listed in C(indico_site_variables).
   - Finds contradictions. Two services on one port, no storage named main, a prefix with a blank, an administrator without a password,
     a key of C(indico.conf) that Indico 1.2.2 does not read.
   - Refuses a host that is not Debian 11, or whose Python is older than 3.9, when its facts are known.
