@@ -11,13 +11,12 @@ S ?= default
 export LC_ALL := C.UTF-8
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo down venv test check lint unit sanity scenario bench-converge lock
+.PHONY: help demo down clean-lab venv test check lint unit sanity scenario bench-converge lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 demo: $(run_env)/.complete ## a host, Indico on it, sample events in it
-	@lab/prepare
 	@$(run) ansible-playbook lab/up.yml
 	@$(run) ansible-playbook site.yml
 	@$(run) ansible-playbook lab/seed.yml
@@ -25,11 +24,15 @@ demo: $(run_env)/.complete ## a host, Indico on it, sample events in it
 down: $(run_env)/.complete ## remove the demo's host
 	@$(run) ansible-playbook lab/down.yml
 
+clean-lab: ## remove all hosts of the lab, those of interrupted tests too
+	@export CONTAINERS_CONF="$(cache)/lab/containers.conf"; \
+	    podman ps --all --quiet --filter label=confops.lab=1 | xargs --no-run-if-empty podman rm --force --time 0
+
 venv: $(run_env)/.complete ## the pinned Ansible, for one's own hosts
 	@echo 'export PATH="$(run_env)/bin:$$PATH"'
 
 test: $(dev_env)/.complete ## everything
-	@lab/prepare
+	@lab/prepare git shellcheck
 	@$(dev) pytest tests
 
 check: $(dev_env)/.complete ## lint and unit tests
@@ -45,11 +48,9 @@ sanity: $(dev_env)/.complete ## ansible-test sanity
 	@$(dev) pytest tests/test_sanity.py
 
 scenario: $(dev_env)/.complete ## one molecule scenario, S=default
-	@lab/prepare
 	@$(dev) molecule test --scenario-name $(S)
 
 bench-converge: $(dev_env)/.complete ## how long site.yml takes, and on what
-	@lab/prepare
 	@$(dev) python tests/bench_converge.py
 
 lock: ## pin the newest versions that requirements/*.in allow

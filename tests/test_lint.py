@@ -19,7 +19,7 @@ def test_lint(command: str) -> None:
 
 
 def test_shellcheck() -> None:
-    assert shutil.which("shellcheck"), "the Debian package shellcheck is missing: lab/prepare installs it"
+    assert shutil.which("shellcheck"), "the Debian package shellcheck is missing: `lab/prepare shellcheck` installs it"
     shebangs = (b"#!/bin/sh", b"#!/bin/bash")
     scripts = [path for path in project_files() if (REPOSITORY / path).is_file() and (REPOSITORY / path).read_bytes().startswith(shebangs)]
     assert scripts

@@ -40,7 +40,9 @@ def test_every_plugin_is_documented(installed: Path) -> None:
     for kind, directory in (("module", "modules"), ("filter", "filter")):
         names = sorted(f"confops.indico.{path.stem}" for path in (collection / "plugins" / directory).glob("*.py") if path.stem != "__init__")
         assert names
-        documents = json.loads(run("ansible-doc", "--json", "--type", kind, *names, cwd=installed, ANSIBLE_CONFIG=None, ANSIBLE_COLLECTIONS_PATH=str(installed)))
+        documents = json.loads(
+            run("ansible-doc", "--json", "--type", kind, *names, cwd=installed, ANSIBLE_CONFIG=None, ANSIBLE_COLLECTIONS_PATH=str(installed))
+        )
         assert sorted(documents) == names
         for name, document in documents.items():
             assert document["doc"]["short_description"] and document["examples"], f"{name} has no description or no example"

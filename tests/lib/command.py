@@ -22,10 +22,14 @@ def run(*command: str | Path, cwd: Path = REPOSITORY, log: Path | None = None, *
     variables = {name: value for name, value in ({**os.environ} | merged).items() if value is not None}
     if log:
         with log.open("wb") as stream:
-            returncode = subprocess.run(command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
+            returncode = subprocess.run(
+                command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, check=False
+            ).returncode
         output = log.read_text(errors="replace")
     else:
-        done = subprocess.run(command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
         returncode, output = done.returncode, done.stdout
     if returncode:
         said = f"the end of {log}:\n" + "\n".join(output.splitlines()[-150:]) if log else output
