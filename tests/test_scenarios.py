@@ -9,6 +9,7 @@ import pytest
 from tests.lib.command import REPOSITORY, run
 
 SCENARIOS = sorted(path.parent.name for path in REPOSITORY.glob("molecule/*/molecule.yml"))
+assert SCENARIOS
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

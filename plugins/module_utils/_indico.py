@@ -80,7 +80,7 @@ def run(script: str, arguments: dict[str, Any], *, current: str, user: str, pati
     except subprocess.TimeoutExpired as error:
         raise IndicoError(f"Indico's own code in {current} gave no answer within {timeout:.0f} s.") from error
     try:
-        result = json.loads(done.stdout)
+        result: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:
         last = "\n".join(done.stderr.strip().splitlines()[-15:])
         raise IndicoError(f"Indico's own code in {current} failed (exit code {done.returncode}):\n{last}") from error

@@ -13,8 +13,9 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Iterator
+from typing import Any
 
 _MODE = re.compile(r"0?[0-7]{3,4}\Z")
 _DEFAULT_MODE = {"directory": "0755", "file": "0644"}

@@ -10,7 +10,8 @@ short_description: An administrator of Indico with a local account
 version_added: 0.1.0
 description:
   - Creates the account, its local login and its rights, in one transaction and without a mail. What exists is brought into line.
-  - While the list of administrators is empty, Indico 1.2.2 opens its administration to every visitor who makes an account. So this module runs before a web server opens, and never removes the last one.
+  - While the list of administrators is empty, Indico 1.2.2 opens its administration to every visitor who makes an account.
+    So this module runs before a web server opens, and never removes the last one.
   - It runs Indico's own code as the service user. The password goes there on standard input.
 author:
   - confops developers (@confops)
@@ -104,7 +105,9 @@ def main() -> None:
         steps = [f"all of it: there is no release at {current} yet"]
     else:
         try:
-            result = _indico.run(_indico_admin.SCRIPT, dict(options, check=module.check_mode), current=current, user=user, patience=3 if module.check_mode else 60)
+            result = _indico.run(
+                _indico_admin.SCRIPT, dict(options, check=module.check_mode), current=current, user=user, patience=3 if module.check_mode else 60
+            )
         except _indico.Unreachable as error:
             if not module.check_mode:
                 module.fail_json(msg=str(error))

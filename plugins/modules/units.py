@@ -10,7 +10,8 @@ short_description: systemd units that run with the configuration on disk
 version_added: 0.1.0
 description:
   - Enables and starts the units, and restarts one that started before its configuration changed.
-  - The question is asked of the host, not of the run. A run that dies between a change and the restart leaves it to the next run, where a handler would be forgotten.
+  - The question is asked of the host, not of the run. A run that dies between a change and the restart leaves it to the next run,
+    where a handler would be forgotten.
   - A unit that does not stay up is a failure, with the last lines of its journal.
 author:
   - confops developers (@confops)

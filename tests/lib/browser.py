@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import time
 
@@ -14,21 +15,37 @@ urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 class Browser:
     """One visitor of a site, with cookies of their own.
 
-    base_url is the address that the host answers on; headers are sent with each request (what a proxy would add).
+    base_url is the address that the host answers on. Behind a proxy, headers are what the proxy adds and
+    public_url is the address that the pages speak of; links and redirections to it are followed by way of base_url.
     """
 
-    def __init__(self, base_url: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, base_url: str, headers: dict[str, str] | None = None, public_url: str = "") -> None:
         self.base_url = base_url.rstrip("/")
+        self.public_url = public_url or self.base_url
         self.session = requests.Session()
         self.session.verify = False  # the lab's certificate is self-signed
         self.session.trust_env = False  # or an authority list in the environment would be asked all the same
         self.session.headers.update(headers or {})
 
-    def get(self, path: str, **options: object) -> requests.Response:
-        return self.session.get(self.base_url + path, timeout=60, **options)  # type: ignore[arg-type]
+    def get(self, path: str) -> requests.Response:
+        """Ask for a path or for a public address, following redirections."""
+        for _hop in range(10):
+            answer = self.session.get(self._here(path), timeout=60, allow_redirects=False, headers=self._cookies())
+            if not answer.is_redirect:
+                return answer
+            path = answer.headers["Location"]
+        raise AssertionError(f"{path} redirects for ever")
 
     def post(self, path: str, data: dict[str, str]) -> requests.Response:
-        return self.session.post(self.base_url + path, data=data, timeout=60, allow_redirects=False)
+        headers = {"Referer": self.public_url + "/", **self._cookies()}
+        return self.session.post(self._here(path), data=data, timeout=60, allow_redirects=False, headers=headers)
+
+    def _here(self, path: str) -> str:
+        return self.base_url + (path[len(self.public_url) :] if path.startswith(self.public_url) else path)
+
+    def _cookies(self) -> dict[str, str]:
+        # Sent by hand: behind the proxy the cookie is marked secure, while this side speaks plain HTTP.
+        return {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.session.cookies)} if self.session.cookies else {}
 
     def title(self, path: str) -> str:
         """Return the text of the page's title element; the page must answer 200."""
@@ -36,7 +53,7 @@ class Browser:
         assert page.status_code == 200, f"{path} answered {page.status_code}: {page.text[:500]}"
         match = re.search(r"<title>(.*?)</title>", page.text, re.DOTALL)
         assert match, f"{path} has no title"
-        return match.group(1).strip()
+        return html.unescape(match.group(1)).strip()
 
     def log_in(self, login: str, password: str) -> str:
         """Send the login form. Return 'in' or what the page says instead."""

@@ -15,5 +15,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 # role -> option -> its entry, and role -> variable -> its value or template.
-SPECS: dict[str, dict[str, Any]] = {path.parents[1].name: _read(path)["argument_specs"]["main"].get("options", {}) for path in sorted(ROLES.glob("*/meta/argument_specs.yml"))}
+SPECS: dict[str, dict[str, Any]] = {
+    path.parents[1].name: _read(path)["argument_specs"]["main"].get("options", {}) for path in sorted(ROLES.glob("*/meta/argument_specs.yml"))
+}
 DEFAULTS: dict[str, dict[str, Any]] = {role: _read(ROLES / role / "defaults" / "main.yml") for role in SPECS}

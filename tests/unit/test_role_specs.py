@@ -52,7 +52,9 @@ def test_spec_and_defaults_have_the_same_values(role: str) -> None:
 
 @pytest.mark.parametrize("role", SPECS)
 def test_defaults_have_their_types(role: str) -> None:
-    found = [sentence for name, value in DEFAULTS[role].items() if not is_template(value) for sentence in _preflight.check_value(name, SPECS[role][name], value)]
+    found = [
+        sentence for name, value in DEFAULTS[role].items() if not is_template(value) for sentence in _preflight.check_value(name, SPECS[role][name], value)
+    ]
     assert found == []
 
 

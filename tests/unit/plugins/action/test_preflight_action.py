@@ -28,7 +28,18 @@ def preflight(tmp_path: Path, variables: dict[str, Any], *options: str, argument
         "ANSIBLE_FORCE_COLOR": "0",
         "ANSIBLE_LOCAL_TEMP": str(tmp_path / "ansible"),
     }
-    command = [sys.executable, "-m", "ansible", "playbook", "-i", str(tmp_path / "hosts.yml"), "-e", json.dumps({"ansible_facts": FACTS}), *options, str(tmp_path / "play.yml")]
+    command = [
+        sys.executable,
+        "-m",
+        "ansible",
+        "playbook",
+        "-i",
+        str(tmp_path / "hosts.yml"),
+        "-e",
+        json.dumps({"ansible_facts": FACTS}),
+        *options,
+        str(tmp_path / "play.yml"),
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
     printed = done.stdout + done.stderr
     report, _end = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{\n") :])

@@ -53,7 +53,19 @@ _NOT_SIZE: tuple[Any, ...] = (-1, "-1", "soon", "", 1.5, "1.5", True, [1], {}, "
 BAD: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(
         _ADDRESSES,
-        ("localhost:25", ["localhost"], ["localhost", 0], ["localhost", 65536], ["localhost", True], ["localhost", 25, 1], ["", 25], [3, 25], ["a b", 25], {}, 25),
+        (
+            "localhost:25",
+            ["localhost"],
+            ["localhost", 0],
+            ["localhost", 65536],
+            ["localhost", True],
+            ["localhost", 25, 1],
+            ["", 25],
+            [3, 25],
+            ["a b", 25],
+            {},
+            25,
+        ),
     ),
     **dict.fromkeys(_LEVELS, (*_NOT_SIZE, 4, "4")),
     **dict.fromkeys(_SIZES, _NOT_SIZE),
@@ -71,7 +83,16 @@ BAD: dict[str, tuple[Any, ...]] = {
         *("Local", [], ["Local"], {"Local": {}}, [["Local"]], [["Local", {}, 1]], [["Local", None]], [["", {}]], [[1, {}]]),
         *([["LDAP", {"uri": [None]}]], [["LDAP", {"x": 1.5}]]),
     ),
-    "StaticFileMethod": ("xaccelredirect", "sendfile", "", ["xsendfile", {"/a": "/b"}], ["xaccelredirect", {}], ["xaccelredirect"], ["xaccelredirect", {"/a": 1}], False),
+    "StaticFileMethod": (
+        "xaccelredirect",
+        "sendfile",
+        "",
+        ["xsendfile", {"/a": "/b"}],
+        ["xaccelredirect", {}],
+        ["xaccelredirect"],
+        ["xaccelredirect", {"/a": 1}],
+        False,
+    ),
     "CategoryCleanup": ({"2": 0}, {"2": -1}, {"2": "soon"}, {"2": True}, {"2": None}, {"a b": 1}, ["2"], "2"),
     "ReportNumberSystems": ({"a": None}, {"a": {"b": [1.5]}}, ["a"], "a", 1),
 }
@@ -175,7 +196,9 @@ def test_any_text_comes_back(text: str) -> None:
     assert read(rendered) == {"WorkerName": text}
 
 
-_PLAIN = st.recursive(st.text() | st.integers() | st.booleans(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8)
+_PLAIN = st.recursive(
+    st.text() | st.integers() | st.booleans(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8
+)
 
 
 @given(st.dictionaries(st.text(), _PLAIN, max_size=4))

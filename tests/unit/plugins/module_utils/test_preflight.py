@@ -31,7 +31,9 @@ def problems(
 ) -> list[str]:
     """Return what preflight says about a host that has good values except for the changes."""
     variables = {**GOOD, **changes}
-    return _preflight.problems(SPECS, roles or list(SPECS), {name: variables[name] for name in OPTIONS if name in variables}, unreadable or {}, list(variables), facts, "host1")
+    return _preflight.problems(
+        SPECS, roles or list(SPECS), {name: variables[name] for name in OPTIONS if name in variables}, unreadable or {}, list(variables), facts, "host1"
+    )
 
 
 # Types
@@ -130,7 +132,9 @@ def test_the_words_of_a_sentence(changes: dict[str, Any], sentence: str) -> None
 def test_a_required_option_must_be_there() -> None:
     specs = {"zeo": {"zeo_place": {"type": "str", "required": True}}}
     assert _preflight.problems(specs, ["zeo"], {}, {}, [], {}, "host1") == ["zeo_place is missing."]
-    assert _preflight.problems(specs, ["zeo"], {}, {"zeo_place": "'x' is undefined"}, ["zeo_place"], {}, "host1") == ["zeo_place cannot be read: 'x' is undefined"]
+    assert _preflight.problems(specs, ["zeo"], {}, {"zeo_place": "'x' is undefined"}, ["zeo_place"], {}, "host1") == [
+        "zeo_place cannot be read: 'x' is undefined"
+    ]
 
 
 # Names
@@ -161,7 +165,10 @@ def test_other_names_are_nobodys_business() -> None:
 def test_a_site_may_have_names_of_its_own() -> None:
     assert problems({"indico_shop": 1, "web_shop": 1, "indico_site_variables": ["indico_shop", "web_shop"]}) == []
     assert len(problems({"indico_shop": 1, "web_shop": 1, "indico_site_variables": ["indico_shop"]})) == 1
-    assert [sentence.split(" ")[0] for sentence in problems({"indico_shop": 1, "indico_site_variables": "indico_shop"})] == ["indico_shop", "indico_site_variables"]
+    assert [sentence.split(" ")[0] for sentence in problems({"indico_shop": 1, "indico_site_variables": "indico_shop"})] == [
+        "indico_shop",
+        "indico_site_variables",
+    ]
 
 
 # Contradictions
@@ -181,7 +188,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_storages": [MAIN, storage("a\n", 9676)]}, "indico_storages has a storage named 'a\\n'; "),
     ({"indico_storages": [MAIN, storage("rooms", 9675)]}, "indico_storages, rooms.port is 9675, which indico_storages, main.port has already."),
     ({"indico_storages": [MAIN, storage("rooms", "9675")]}, "indico_storages, rooms.port is 9675, which indico_storages, main.port has already."),
-    ({"indico_storages": [storage("main", 9675, monitor_port=9675)]}, "indico_storages, main.monitor_port is 9675, which indico_storages, main.port has already."),
+    (
+        {"indico_storages": [storage("main", 9675, monitor_port=9675)]},
+        "indico_storages, main.monitor_port is 9675, which indico_storages, main.port has already.",
+    ),
     ({"indico_storages": [storage("main", 80)]}, "web_http_port is 80, which indico_storages, main.port has already."),
     ({"indico_storages": [storage("main", 0)]}, "indico_storages, main.port is 0; a port is a number from 1 to 65535."),
     ({"indico_storages": [storage("main", 65536)]}, "indico_storages, main.port is 65536; a port is a number from 1 to 65535."),
@@ -190,8 +200,14 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_prefix": "/srv/my indico"}, "indico_prefix is '/srv/my indico'; it must hold only letters, digits, dots, hyphens and underscores"),
     ({"indico_prefix": "/srv/in%dico"}, "indico_prefix is '/srv/in%dico'; it must hold only letters"),
     ({"indico_prefix": "/srv/indico\n"}, "indico_prefix is '/srv/indico\\n'; it must hold only letters"),
-    *(({"indico_prefix": path}, f"indico_prefix is {path}; it must be a directory of its own") for path in ("/", "//", "/home", "/usr", "/etc", "/etc/", "/opt", "/var/lib")),
-    *(({"indico_prefix": path}, f"indico_prefix is {path}; nothing below ") for path in ("/home/indico", "/run/indico", "/proc/1", "/root/x", "/boot/x", "/sys/x")),
+    *(
+        ({"indico_prefix": path}, f"indico_prefix is {path}; it must be a directory of its own")
+        for path in ("/", "//", "/home", "/usr", "/etc", "/etc/", "/opt", "/var/lib")
+    ),
+    *(
+        ({"indico_prefix": path}, f"indico_prefix is {path}; nothing below ")
+        for path in ("/home/indico", "/run/indico", "/proc/1", "/root/x", "/boot/x", "/sys/x")
+    ),
     *(({"indico_prefix": path}, f"indico_prefix is {path}; write it without") for path in ("/opt/indico/", "/opt//indico", "/opt/../etc", "/opt/./indico")),
     ({"indico_instance": "My Indico"}, "indico_instance is 'My Indico'; it must begin with a lower-case letter"),
     ({"indico_instance": "a" * 32}, f"indico_instance is '{'a' * 32}'; it must begin with a lower-case letter and hold at most 31"),
@@ -207,7 +223,17 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"zeo_listen_address": "0.0.0.0\n</zeo>"}, "zeo_listen_address is '0.0.0.0\\n</zeo>'; it must be a host name or an address"),
     *(
         ({"indico_base_url": url}, f"indico_base_url is {url!r}; it must begin with http:// or https://, name a host, and end without a slash.")
-        for url in ("indico.example.org", "https://", "https://x.org/", "ftp://x.org", "https://x.org/a b", "https://x.org/?a", "https://u:pw@x.org", "https://::1", 'https://x"y')
+        for url in (
+            "indico.example.org",
+            "https://",
+            "https://x.org/",
+            "ftp://x.org",
+            "https://x.org/a b",
+            "https://x.org/?a",
+            "https://u:pw@x.org",
+            "https://::1",
+            'https://x"y',
+        )
     ),
     ({"indico_base_url": "http://x.org"}, "indico_base_url is http://x.org, but web_tls is selfsigned, which redirects HTTP to HTTPS."),
     ({"web_trusted_proxies": ["10.0.0.1", "proxy.example.org"]}, "web_trusted_proxies[1] is 'proxy.example.org'; it must be an IP address or a network"),
@@ -228,7 +254,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_admins": [{"login": "ada"}]}, "indico_admins, ada has no password; there is no default."),
     ({"indico_admins": [{**ADMIN, "password": ""}]}, "indico_admins, ada has no password; there is no default."),
     ({"indico_admins": [{**ADMIN, "password": "1234567"}]}, "indico_admins, ada has a password of fewer than 8 characters."),
-    ({"indico_admins": [{**ADMIN, "login": "administrator", "password": "Administrator"}]}, "indico_admins, administrator has a password that is the login or the address."),
+    (
+        {"indico_admins": [{**ADMIN, "login": "administrator", "password": "Administrator"}]},
+        "indico_admins, administrator has a password that is the login or the address.",
+    ),
     ({"indico_admins": [{**ADMIN, "password": "ADA@example.org"}]}, "indico_admins, ada has a password that is the login or the address."),
     ({"indico_admins": [ADMIN, {"login": "ada", "state": "absent"}]}, "indico_admins names ada more than once."),
     ({"web_tls": "provided", "web_tls_key": PEM}, "web_tls_certificate holds no PEM text; web_tls: provided needs it."),
@@ -275,8 +304,14 @@ def test_every_check_reads_variables_that_exist_and_has_a_case_here() -> None:
 @pytest.mark.parametrize(
     ("facts", "sentence"),
     [
-        ({"distribution": "Debian", "distribution_major_version": "12"}, "host1 runs Debian 12; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package."),
-        ({"distribution": "Ubuntu", "distribution_major_version": "11"}, "host1 runs Ubuntu 11; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package."),
+        (
+            {"distribution": "Debian", "distribution_major_version": "12"},
+            "host1 runs Debian 12; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package.",
+        ),
+        (
+            {"distribution": "Ubuntu", "distribution_major_version": "11"},
+            "host1 runs Ubuntu 11; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package.",
+        ),
         ({"distribution": "Debian"}, "host1 runs Debian None; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package."),
         ({**FACTS, "python_version": "3.8.18"}, "host1 runs Ansible's modules with Python 3.8; this collection needs 3.9 or later there."),
     ],
@@ -299,7 +334,14 @@ def test_all_problems_come_at_once() -> None:
         facts={**FACTS, "distribution_major_version": "12"},
         unreadable={"web_tls_key": "'vault_web_tls_key' is undefined"},
     )
-    assert [sentence.split(" ")[0] for sentence in found] == ["indico_storage", "web_tls_key", "zeo_transaction_timeout", "web_https_port", "indico_conf.CSRFLevel", "host1"]
+    assert [sentence.split(" ")[0] for sentence in found] == [
+        "indico_storage",
+        "web_tls_key",
+        "zeo_transaction_timeout",
+        "web_https_port",
+        "indico_conf.CSRFLevel",
+        "host1",
+    ]
 
 
 def test_only_the_named_roles_are_checked_but_all_names_are_known() -> None:

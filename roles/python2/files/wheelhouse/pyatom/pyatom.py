@@ -1,2 +1,4 @@
 """Indico 1.2.2 imports pyatom; the index now gives that name to another project. Werkzeug carries the same code."""
-from werkzeug.contrib.atom import *  # noqa: F403  (the module is the other one's names, nothing else)
+from werkzeug.contrib.atom import AtomFeed, FeedEntry
+
+__all__ = ["AtomFeed", "FeedEntry"]

@@ -1,0 +1,69 @@
+"""Bad input: one clear sentence, and the host is as it was."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lib.site import Site
+
+MAIN = {"name": "main", "port": 9675}
+REJECTED = {
+    "wrong type": ({"web_threads": "four"}, "web_threads is 'four'; it must be an integer."),
+    "unknown key of indico.conf": (
+        {"indico_conf": {"SmtpSever": ["localhost", 25]}},
+        "indico_conf.SmtpSever is not a key that Indico 1.2.2 reads. Did you mean SmtpServer?",
+    ),
+    "null in indico.conf": ({"indico_conf": {"SmtpLogin": None}}, "indico_conf.SmtpLogin is null"),
+    "misspelt variable": ({"indico_storage": []}, "indico_storage is not a variable of this collection. Did you mean indico_storages?"),
+    "duplicate port": (
+        {"indico_storages": [MAIN, {"name": "rooms", "port": 9675}]},
+        "indico_storages, rooms.port is 9675, which indico_storages, main.port has already.",
+    ),
+    "no storage named main": ({"indico_storages": [{"name": "rooms", "port": 9676}]}, "indico_storages has no storage named main"),
+    "prefix with a blank": ({"indico_prefix": "/opt/in dico"}, "indico_prefix is '/opt/in dico'; it must hold no blank"),
+    "no password": ({"indico_admins": [{"login": "ada"}]}, "indico_admins, ada has no password; there is no default."),
+    "certificate missing": ({"web_tls": "provided"}, "web_tls_certificate holds no PEM text"),
+    "another distribution": (
+        {"ansible_facts": {"distribution": "Debian", "distribution_major_version": "12"}},
+        "default1 runs Debian 12; Indico 1.2.2 needs Python 2.7",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REJECTED)
+def test_bad_input_is_refused_before_anything_is_changed(site: Site, case: str) -> None:
+    extra, sentence = REJECTED[case]
+    run = site.play(**extra)
+    assert run.returncode != 0
+    assert any(sentence in failure for failure in run.failures), run.failures
+    assert run.changed == {}
+
+
+def test_broken_configuration_never_lands(site: Site) -> None:
+    """A certificate that is none passes preflight; the web server's own check stops it, and the site goes on as it was."""
+    nonsense = "-----BEGIN NONSENSE-----"
+    run = site.play(web_tls="provided", web_tls_certificate=nonsense, web_tls_key=nonsense)
+    assert run.returncode != 0
+    assert any("provided.crt: openssl refused it" in failure for failure in run.failures), run.failures
+    site.browser().wait("/")
+    assert not site.shell().file("/opt/indico/etc/provided.key").exists
+
+
+def test_last_administrator_stays(site: Site) -> None:
+    run = site.play(indico_admins=[{"login": "admin", "state": "absent"}], indico_secure_logging=False)
+    assert run.returncode != 0
+    assert "admin is the only administrator" in run.output
+
+
+def test_password_of_an_administrator_is_changed_only_when_it_differs(site: Site) -> None:
+    admin = {"login": "second", "email": "second@example.org", "first_name": "Séc", "family_name": "Ond"}
+    both = lambda password: [{"login": "admin"} | {"password": site.password("admin")}, {**admin, "password": password}]  # noqa: E731
+    assert site.play(indico_admins=both("first password")).returncode == 0
+    assert site.browser().log_in("second", "first password") == "in"
+    assert site.play(indico_admins=both("first password")).changed == {}
+    assert len(site.play(indico_admins=both("other password")).changed) == 1
+    assert site.browser().log_in("second", "other password") == "in"
+    assert site.browser().log_in("second", "first password") == "Wrong login or password"
+    gone = site.play(indico_admins=[{"login": "second", "state": "absent"}])
+    assert gone.returncode == 0, gone.output
+    assert site.play(indico_admins=[{"login": "second", "state": "absent"}]).changed == {}

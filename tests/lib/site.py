@@ -1,0 +1,107 @@
+"""A scenario's site: where it is, who may log in, and a shell on its host."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import testinfra
+from testinfra.host import Host
+
+from tests.lib.browser import Browser
+from tests.lib.playbook import REPOSITORY, Run, play
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "confops"
+
+
+@dataclass
+class Site:
+    """The only host of a scenario's inventory and what the inventory says of it. variables holds the raw host variables."""
+
+    inventory: Path
+    name: str
+    variables: dict
+
+    @classmethod
+    def read(cls, inventory: Path) -> Site:
+        environment = dict(os.environ, ANSIBLE_CONFIG=str(REPOSITORY / "ansible.cfg"))
+        done = subprocess.run(
+            ["ansible-inventory", "-i", str(inventory), "--list"], env=environment, cwd=REPOSITORY, check=True, capture_output=True, text=True
+        )
+        hosts = json.loads(done.stdout)["_meta"]["hostvars"]
+        ((name, variables),) = hosts.items()
+        return cls(inventory, name, variables)
+
+    @property
+    def prefix(self) -> str:
+        return self.variables.get("indico_prefix", "/opt/indico")
+
+    @property
+    def instance(self) -> str:
+        return self.variables.get("indico_instance", "indico")
+
+    @property
+    def user(self) -> str:
+        return self.variables.get("indico_user", "indico")
+
+    @property
+    def storages(self) -> list[str]:
+        return [storage["name"] for storage in self.variables.get("indico_storages", [{"name": "main"}])]
+
+    @property
+    def units(self) -> list[str]:
+        return [f"{self.instance}-zeo@{name}.service" for name in self.storages] + [f"{self.instance}-scheduler.service", "apache2.service"]
+
+    def browser(self) -> Browser:
+        """Return a new visitor, who comes through a proxy where the site expects one."""
+        address = self.variables["lab_address"]
+        if self.variables.get("web_tls") == "none":
+            public = self.variables["indico_base_url"]
+            headers = {"Host": public.split("//")[1], "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
+            return Browser(f"http://{address}:{self.variables['web_http_port']}", headers, public)
+        return Browser(f"https://{address}")
+
+    def password(self, who: str) -> str:
+        """Return the password of the administrator ('admin') or of the sample users ('demo')."""
+        return (CACHE / "lab" / f"{who}_password").read_text().strip()
+
+    def shell(self) -> Host:
+        """Return a root shell on the host, over SSH."""
+        options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+        return testinfra.get_host(
+            f"ssh://root@{self.variables['lab_address']}", ssh_identity_file=str(CACHE / "lab/id_ed25519"), ssh_extra_args=options, controlpersist=60
+        )
+
+    def run(self, command: str) -> str:
+        """Run a command on the host and return what it prints; it must exit with 0."""
+        return self.shell().check_output(command)
+
+    def main_pid(self, unit: str) -> int:
+        return int(self.run(f"systemctl show --property MainPID --value {unit}"))
+
+    def workers(self) -> list[int]:
+        """Return the process ids of the web workers."""
+        return [int(pid) for pid in self.shell().run(f"pgrep -u {self.user} -f '^\\(wsgi:'").stdout.split()]
+
+    def wait_for_unit(self, unit: str, not_pid: int = 0, seconds: float = 30) -> float:
+        """Wait until the unit runs with a process other than not_pid. Return the seconds that took."""
+        start = time.monotonic()
+        while time.monotonic() - start < seconds:
+            state = self.run(f"systemctl show --property ActiveState --property MainPID --value {unit}").split()
+            if "active" in state and int(state[0] if state[0].isdigit() else state[1]) not in (0, not_pid):
+                return time.monotonic() - start
+            time.sleep(0.2)
+        raise AssertionError(f"{unit} did not come back within {seconds} s: {self.run(f'systemctl status --no-pager {unit} || :')}")
+
+    def power_cycle(self) -> None:
+        """Switch the host off without warning, then on."""
+        environment = dict(os.environ, CONTAINERS_CONF=str(CACHE / "lab/containers.conf"))
+        for verb in (["kill"], ["start"]):
+            subprocess.run(["podman", *verb, f"confops-{self.name}"], env=environment, check=True, capture_output=True)
+
+    def play(self, *arguments: str, playbook: str = "site.yml", **extra: object) -> Run:
+        return play(self.inventory, *arguments, playbook=playbook, **extra)
