@@ -11,12 +11,15 @@ S ?= default
 export LC_ALL := C.UTF-8
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo down clean-lab venv test check lint unit sanity scenario bench-converge lock
+.PHONY: help prepare demo down clean-lab venv test check lint unit sanity scenario bench-converge lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
-demo: $(run_env)/.complete ## a host, Indico on it, sample events in it
+prepare:
+	@lab/prepare $(packages)
+
+demo: prepare $(run_env)/.complete ## a host, Indico on it, sample events in it
 	@$(run) ansible-playbook lab/up.yml
 	@$(run) ansible-playbook site.yml
 	@$(run) ansible-playbook lab/seed.yml
@@ -31,14 +34,15 @@ clean-lab: ## remove all hosts of the lab, those of interrupted tests too
 venv: $(run_env)/.complete ## the pinned Ansible, for one's own hosts
 	@echo 'export PATH="$(run_env)/bin:$$PATH"'
 
-test: $(dev_env)/.complete ## everything
-	@lab/prepare git shellcheck
+test check lint: packages := git shellcheck
+
+test: prepare $(dev_env)/.complete ## everything
 	@$(dev) pytest tests
 
-check: $(dev_env)/.complete ## lint and unit tests
+check: prepare $(dev_env)/.complete ## lint and unit tests
 	@$(dev) pytest tests/test_lint.py tests/unit
 
-lint: $(dev_env)/.complete ## only the linters
+lint: prepare $(dev_env)/.complete ## only the linters
 	@$(dev) pytest tests/test_lint.py
 
 unit: $(dev_env)/.complete ## only the unit tests

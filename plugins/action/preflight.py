@@ -28,11 +28,14 @@ class ActionModule(ActionBase):
             role = path.parents[1]
             specs[role.name] = self._read(path)["argument_specs"]["main"].get("options", {})
             defaults.update(self._read(role / "defaults" / "main.yml"))
-        arguments = self.validate_argument_spec({"roles": {"type": "list", "elements": "str"}})[1]
+        arguments = self.validate_argument_spec({"roles": {"type": "list", "elements": "str"}, "values": {"type": "list", "elements": "str", "default": []}})[1]
         roles = list(specs) if arguments["roles"] is None else arguments["roles"]
         unknown = [role for role in roles if role not in specs]
         if unknown:
             raise AnsibleActionFail(f"roles names {', '.join(unknown)}; this collection has {', '.join(specs)}.")
+        unknown = [name for name in arguments["values"] if not any(name in specs[role] for role in roles)]
+        if unknown:
+            raise AnsibleActionFail(f"values names {', '.join(unknown)}, which no checked role has.")
 
         # The defaults of a role that is not in the play, or not yet, are not among the host's variables.
         variables = {**defaults, **given}
@@ -44,7 +47,7 @@ class ActionModule(ActionBase):
             except AnsibleError as error:
                 unreadable[name] = str(error.message)
         found = _preflight.problems(specs, roles, values, unreadable, list(given), given.get("ansible_facts", {}), given["inventory_hostname"])
-        result.update(changed=False, problems=found)
+        result.update(changed=False, problems=found, values={name: values[name] for name in arguments["values"] if name in values})
         if found:
             title = f"Preflight found {len(found)} problems:" if len(found) > 1 else "Preflight found a problem:"
             result.update(failed=True, msg="\n".join([title, *(f"- {sentence}" for sentence in found)]))

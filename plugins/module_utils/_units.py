@@ -58,9 +58,9 @@ def _systemctl(*arguments: str) -> str:
     return done.stdout
 
 
-def show(names: list[str]) -> list[dict[str, str]]:
-    """Return the properties of each unit, in the order of names."""
-    blocks = _systemctl("show", "--property", ",".join(_PROPERTIES), "--", *names).strip("\n").split("\n\n")
+def show(names: list[str], properties: tuple[str, ...] = _PROPERTIES) -> list[dict[str, str]]:
+    """Return systemd's properties of each unit, in the order of names."""
+    blocks = _systemctl("show", "--property", ",".join(properties), "--", *names).strip("\n").split("\n\n")
     return [dict(line.split("=", 1) for line in block.splitlines()) for block in blocks]
 
 
@@ -80,7 +80,7 @@ def newer(paths: list[str], started: float, now: float) -> list[str]:
 def decide(unit: Unit, state: dict[str, str], now: float, monotonic: float) -> Decision:
     """Compare one unit with its declaration. state holds the properties that show() returns; now and monotonic are the two clocks, in seconds."""
     if state["LoadState"] != "loaded":
-        return Decision(unit, present=False, enable=True, start=True, before=["state: not found"], after=["state: active"])
+        return Decision(unit, present=False, enable=True, start=True, before=[f"state: {state['LoadState']}"], after=["state: active"])
     decision = Decision(unit, present=True, reload=state["NeedDaemonReload"] == "yes")
     if decision.reload:
         decision.before.append("unit file: changed since systemd read it")
@@ -114,7 +114,7 @@ def apply(decisions: list[Decision], settle: float) -> None:
     missing = [decision.unit.name for decision in decisions if not decision.present]
     if missing:
         _systemctl("daemon-reload")
-        missing = [name for name, state in zip(missing, show(missing)) if state["LoadState"] != "loaded"]
+        missing = [f"{name} ({state['LoadState']})" for name, state in zip(missing, show(missing)) if state["LoadState"] != "loaded"]
         if missing:
             raise UnitError(f"There is no unit {' and no unit '.join(missing)} on this host.")
     elif any(decision.reload for decision in decisions):
@@ -125,15 +125,19 @@ def apply(decisions: list[Decision], settle: float) -> None:
     touched = [decision.unit.name for decision in decisions if decision.start or decision.restart]
     if not touched:
         return
-    restarts = [state["NRestarts"] for state in show(touched)]
     try:
         _systemctl("restart", *touched)
     except UnitError as error:
         raise UnitError(f"{error}\n{_journal(touched)}") from error
+    restarts = [_restarts(state) for state in show(touched)]  # not earlier: a restart sets the counter to 0
     time.sleep(settle)
     for name, before, state in zip(touched, restarts, show(touched)):
-        if state["ActiveState"] != "active" or int(state["NRestarts"]) > int(before):
+        if state["ActiveState"] != "active" or _restarts(state) > before:
             raise UnitError(f"{name} does not stay up (it is {state['ActiveState']}):\n{_journal([name])}")
+
+
+def _restarts(state: dict[str, str]) -> int:
+    return int(state.get("NRestarts", 0))  # only services count
 
 
 def _journal(names: list[str]) -> str:

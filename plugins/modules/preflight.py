@@ -26,6 +26,12 @@ options:
       - Names are compared with those of all roles in any case.
     type: list
     elements: str
+  values:
+    description:
+      - Names of variables to return, for a playbook that uses no role and so would not know their defaults. Ask for no secret, since the output shows them.
+    type: list
+    elements: str
+    default: []
 notes:
   - Values come from the inventory and the play, then from the defaults of roles that the play does not have.
   - A value that needs facts, such as the default of C(indico_server_name), can be read only after they are gathered.
@@ -51,6 +57,11 @@ EXAMPLES = r"""
 - name: Check what a host needs that only serves databases
   confops.indico.preflight:
     roles: [common, python2, zeo]
+
+- name: Read where the instance lies
+  confops.indico.preflight:
+    values: [indico_prefix, indico_user]
+  register: site
 """
 
 RETURN = r"""
@@ -69,4 +80,9 @@ problems:
   elements: str
   sample:
     - web_https_port is 80, which web_http_port has already.
+values:
+  description: The variables that O(values) names.
+  returned: always
+  type: dict
+  sample: {indico_prefix: /opt/indico, indico_user: indico}
 """

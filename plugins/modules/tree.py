@@ -44,7 +44,7 @@ options:
         type: str
         default: root
       mode:
-        description: Octal digits between quotes. Default is V('0755') for a directory and V('0644') for a file.
+        description: Four octal digits between quotes. Default is V('0755') for a directory and V('0644') for a file.
         type: str
       validate:
         description: Command that accepts the new file. V({}) stands for a copy under the same base name.

@@ -25,22 +25,32 @@ class Run:
     failures: list[str] = field(default_factory=list)
     tasks: int = 0
 
-    def paths(self) -> list[str]:
-        """Return the paths that confops.indico.tree tasks changed, in order."""
-        return [path for results in self.changed.values() for result in results for path in result.get("changed_paths", [])]
+    def touched(self) -> list[str]:
+        """Return the paths and units that the collection's modules changed, in order."""
+        kinds = ("changed_paths", "enabled", "started", "restarted")
+        results = [result for results in self.changed.values() for result in results]
+        return [name for result in results for name in dict.fromkeys(name for kind in kinds for name in result.get(kind, []))]
 
     def diff(self) -> str:
         """Return all diffs as one text."""
         return json.dumps([result.get("diff") for results in self.changed.values() for result in results])
 
 
-def play(inventory: Path, *arguments: str, playbook: str = "site.yml", **extra: object) -> Run:
-    """Run a playbook of the repository; extra are extra variables. The run may fail: look at returncode."""
-    environment = dict(os.environ, ANSIBLE_CONFIG=str(REPOSITORY / "ansible.cfg"), ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_FORCE_COLOR="0")
+def play(inventory: Path, *arguments: str, playbook: str = "site.yml", cwd: Path = REPOSITORY, **extra: object) -> Run:
+    """Run a playbook as somebody does who stands in cwd: a checkout, or a directory with ansible_collections in it.
+
+    extra are extra variables. The run may fail: look at returncode.
+    """
+    environment = dict(os.environ, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_FORCE_COLOR="0")
+    if (cwd / "ansible.cfg").exists():
+        environment.update(ANSIBLE_CONFIG=str(cwd / "ansible.cfg"), ANSIBLE_COLLECTIONS_PATH=str(cwd / "collections"))
+    else:
+        environment.pop("ANSIBLE_CONFIG", None)
+        environment["ANSIBLE_COLLECTIONS_PATH"] = str(cwd)
     command = ["ansible-playbook", "-i", str(inventory), playbook, "--diff", *arguments]
     if extra:
         command += ["--extra-vars", json.dumps(extra)]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     run = Run(done.returncode, done.stdout + done.stderr)
     start = done.stdout.find("{\n")
     if start < 0:

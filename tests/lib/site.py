@@ -1,4 +1,4 @@
-"""A scenario's site: where it is, who may log in, and a shell on its host."""
+"""A scenario's hosts: where they are, who may log in, and a shell on each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import testinfra
@@ -20,21 +21,26 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "conf
 
 @dataclass
 class Site:
-    """The only host of a scenario's inventory and what the inventory says of it. variables holds the raw host variables."""
+    """One host of a scenario's inventory and what the inventory says of it. variables holds the raw host variables."""
 
     inventory: Path
     name: str
     variables: dict
 
     @classmethod
-    def read(cls, inventory: Path) -> Site:
+    def read_all(cls, inventory: Path) -> dict[str, Site]:
+        """Return every host of the inventory by its name."""
         environment = dict(os.environ, ANSIBLE_CONFIG=str(REPOSITORY / "ansible.cfg"))
-        done = subprocess.run(
-            ["ansible-inventory", "-i", str(inventory), "--list"], env=environment, cwd=REPOSITORY, check=True, capture_output=True, text=True
-        )
+        command = ["ansible-inventory", "-i", str(inventory), "--list"]
+        done = subprocess.run(command, env=environment, cwd=REPOSITORY, check=True, capture_output=True, text=True)
         hosts = json.loads(done.stdout)["_meta"]["hostvars"]
-        ((name, variables),) = hosts.items()
-        return cls(inventory, name, variables)
+        return {name: cls(inventory, name, variables) for name, variables in hosts.items()}
+
+    @classmethod
+    def read(cls, inventory: Path) -> Site:
+        """Return the only host of the inventory."""
+        (site,) = cls.read_all(inventory).values()
+        return site
 
     @property
     def prefix(self) -> str:
@@ -56,14 +62,21 @@ class Site:
     def units(self) -> list[str]:
         return [f"{self.instance}-zeo@{name}.service" for name in self.storages] + [f"{self.instance}-scheduler.service", "apache2.service"]
 
+    @cached_property
+    def certificate(self) -> Path:
+        """Return a file with the certificate that the host made for itself."""
+        copy = CACHE / "lab" / f"{self.name}.crt"
+        copy.write_text(self.run(f"cat {self.prefix}/etc/selfsigned.crt"))
+        return copy
+
     def browser(self) -> Browser:
         """Return a new visitor, who comes through a proxy where the site expects one."""
         address = self.variables["lab_address"]
         if self.variables.get("web_tls") == "none":
             public = self.variables["indico_base_url"]
             headers = {"Host": public.split("//")[1], "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
-            return Browser(f"http://{address}:{self.variables['web_http_port']}", headers, public)
-        return Browser(f"https://{address}")
+            return Browser(f"http://{address}:{self.variables['web_http_port']}", headers=headers, public_url=public)
+        return Browser(f"https://{address}", str(self.certificate))
 
     def password(self, who: str) -> str:
         """Return the password of the administrator ('admin') or of the sample users ('demo')."""
@@ -103,5 +116,6 @@ class Site:
         for verb in (["kill"], ["start"]):
             subprocess.run(["podman", *verb, f"confops-{self.name}"], env=environment, check=True, capture_output=True)
 
-    def play(self, *arguments: str, playbook: str = "site.yml", **extra: object) -> Run:
-        return play(self.inventory, *arguments, playbook=playbook, **extra)
+    def play(self, *arguments: str, playbook: str = "site.yml", cwd: Path = REPOSITORY, **extra: object) -> Run:
+        """Run a playbook on this site; see tests.lib.playbook.play."""
+        return play(self.inventory, *arguments, playbook=playbook, cwd=cwd, **extra)

@@ -1,0 +1,38 @@
+"""A certificate that the site brings, in place of the one that the host made, and back."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.lib.browser import Browser
+from tests.lib.site import Site
+
+
+def test_given_certificate_is_served_and_its_key_stays_hidden(site: Site, tmp_path: Path) -> None:
+    address = site.variables["lab_address"]
+    certificate, key = tmp_path / "site.crt", tmp_path / "site.key"
+    subject = ["-subj", "/CN=conferences", "-addext", f"subjectAltName=IP:{address}", "-addext", "basicConstraints=critical,CA:FALSE"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject, "-keyout", key, "-out", certificate]
+    subprocess.run(made, check=True, capture_output=True)
+
+    given = {"web_tls": "provided", "web_tls_certificate": certificate.read_text(), "web_tls_key": key.read_text()}
+    run = site.play("--tags", "web", **given)
+    assert run.returncode == 0, run.output
+    assert "PRIVATE KEY" not in run.output
+    assert key.read_text().splitlines()[5] not in run.output
+    assert "Workshops" in Browser(f"https://{address}", str(certificate)).get("/").text
+    assert site.run(f"stat --format '%U %a' {site.prefix}/etc/provided.key") == "root 600"
+    assert site.play("--tags", "web", **given).changed == {}
+
+    back = site.play("--tags", "web")
+    assert back.returncode == 0, back.output
+    assert "Workshops" in site.browser().get("/").text
+
+
+def test_http_leads_to_https(site: Site) -> None:
+    plain = Browser(f"http://{site.variables['lab_address']}", str(site.certificate))
+    answer = plain.get("/event/0/")
+    assert answer.url == f"https://{site.variables['lab_address']}/event/0/"
+    assert answer.status_code == 200
+    assert answer.headers["Strict-Transport-Security"]

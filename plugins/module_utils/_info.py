@@ -1,0 +1,181 @@
+# Copyright: (c) 2026, confops developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What runs on a host of an instance, in which versions, and how large it is. Reads only."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible.module_utils.common.text.formatters import bytes_to_human
+from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _units
+
+_DEBIAN = ("python2.7", "apache2", "libapache2-mod-xsendfile")
+_RELEASES = {"current": "indico", "zeo": "ZODB3"}  # link below the prefix -> the package that it is there for
+_DIRECTORIES = ("archive", "cache", "db", "log", "releases", "tmp", "wheelhouse")
+
+
+def packages(release: str) -> dict[str, str]:
+    """Return the Python packages of a release (path of a virtualenv) and their versions, sorted by name; none when it does not exist."""
+    directory = os.path.join(release, "lib/python2.7/site-packages")
+    found = [re.fullmatch(r"(.+)-([^-]+)\.dist-info", name) for name in (os.listdir(directory) if os.path.isdir(directory) else [])]
+    return {match[1].replace("_", "-"): match[2] for match in sorted(filter(None, found), key=lambda match: match[1].lower())}
+
+
+def releases(prefix: str) -> dict[str, Any]:
+    """Return, for the links current (the application) and zeo (the servers): the release's name, path and main package's version."""
+    found = {}
+    for link, package in _RELEASES.items():
+        path = os.path.realpath(os.path.join(prefix, link))
+        if os.path.isdir(path):
+            found[link] = {"name": os.path.basename(path), "path": path, "version": packages(path).get(package)}
+    return found
+
+
+def debian_packages() -> dict[str, str]:
+    """Return the versions of the Debian packages that an instance runs on, those that are installed."""
+    done = subprocess.run(
+        ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status} ${Version}\n", *_DEBIAN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=False,  # it exits with 1 when it does not know one of them
+    )
+    rows = (line.split(" ") for line in done.stdout.splitlines())
+    return {name: version for name, status, version in rows if status == "installed"}
+
+
+def units(names: list[str]) -> list[dict[str, Any]]:
+    """Return the state of each unit: active, sub, enabled (bool), since (ISO 8601, UTC), pid, restarts, memory_bytes (None where systemd does not count it)."""
+    properties = ("ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "MemoryCurrent", "ActiveEnterTimestampMonotonic")
+    boot = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
+    found = []
+    for name, state in zip(names, _units.show(names, properties) if names else []):
+        entered = int(state["ActiveEnterTimestampMonotonic"]) / 1e6
+        found.append(
+            {
+                "name": name,
+                "active": state["ActiveState"],
+                "sub": state["SubState"],
+                "enabled": state["UnitFileState"] == "enabled",
+                "since": _iso(datetime.fromtimestamp(boot + entered, timezone.utc)) if state["ActiveState"] == "active" and entered else None,
+                "pid": int(state["MainPID"]),
+                "restarts": int(state["NRestarts"]),
+                "memory_bytes": int(state["MemoryCurrent"]) if state["MemoryCurrent"].isdigit() else None,
+            }
+        )
+    return found
+
+
+def storages(prefix: str, declared: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each storage that lies on this host: name, port, path, bytes, and its last transaction (tid, time, user, description), or error in its place."""
+    found = []
+    for storage in declared:
+        path = os.path.join(prefix, "db", storage["name"], "Data.fs")
+        one = {"name": storage["name"], "port": int(storage["port"]), "path": path, "bytes": 0, "last_transaction": None, "error": None}
+        try:
+            one["bytes"] = os.stat(path).st_size
+            last = _filestorage.last_transaction(path)
+        except (OSError, _filestorage.FileStorageError) as error:
+            one["error"] = str(error)
+        else:
+            one["last_transaction"] = last and {"tid": last.tid, "time": _iso(last.time), "user": last.user, "description": last.description}
+        found.append(one)
+    return found
+
+
+def sizes(prefix: str) -> dict[str, int]:
+    """Return the bytes on disk below each directory of the instance that exists."""
+    present = [os.path.join(prefix, name) for name in _DIRECTORIES if os.path.isdir(os.path.join(prefix, name))]
+    if not present:
+        return {}
+    # Files come and go while du reads, and it complains of those: what it printed still counts.
+    done = subprocess.run(["du", "--summarize", "--block-size=1", *present], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    return {os.path.basename(path): int(size) for size, path in (line.split("\t") for line in done.stdout.splitlines())}
+
+
+def file_system(prefix: str) -> dict[str, int]:
+    """Return the bytes of the file system that holds prefix, or would hold it: total and free (for other users than root)."""
+    while not os.path.isdir(prefix):
+        prefix = os.path.dirname(prefix)
+    usage = shutil.disk_usage(prefix)
+    return {"total_bytes": usage.total, "free_bytes": usage.free}
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Gives a redirection back as the answer that it is."""
+
+    def redirect_request(self, *arguments: Any) -> None:
+        return None
+
+
+def page(url: str, public_url: str, timeout: float) -> dict[str, Any]:
+    """Ask for a page on this host under the name that browsers use. Return url, status (None without an answer), seconds, and error."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is this very host, under an address that no certificate names
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _Stay)
+    scheme, _slashes, host = public_url.partition("://")
+    request = urllib.request.Request(url, headers={"Host": host.split("/")[0], "X-Forwarded-Proto": scheme})  # noqa: S310 (the caller's own)
+    start = time.monotonic()
+    status, error = None, None
+    try:
+        with opener.open(request, timeout=timeout) as answer:
+            answer.read()
+            status = answer.status
+    except urllib.error.HTTPError as answer:
+        status = answer.code
+    except OSError as problem:
+        error = str(problem)
+    return {"url": url, "status": status, "seconds": round(time.monotonic() - start, 3), "error": error}
+
+
+def problems(info: dict[str, Any]) -> list[str]:
+    """Return a sentence for each thing that is not as it should be on a host that serves."""
+    found = []
+    for unit in info["units"]:
+        if unit["active"] != "active":
+            found.append(f"{unit['name']} is {unit['active']} ({unit['sub']}).")
+        elif not unit["enabled"]:
+            found.append(f"{unit['name']} would not start at boot.")
+    for storage in info["storages"]:
+        if storage["error"]:
+            found.append(f"The storage {storage['name']} cannot be read: {storage['error']}")
+    if info["page"] and info["page"]["status"] != 200:
+        answer = f"with {info['page']['status']}" if info["page"]["status"] else f"nothing: {info['page']['error']}"
+        found.append(f"The home page at {info['page']['url']} answered {answer}.")
+    return found
+
+
+def summary(info: dict[str, Any]) -> list[str]:
+    """Return the same for people, a line for each thing."""
+    lines = [f"{_RELEASES[link]} {one['version']} in {one['path']}" for link, one in info["releases"].items()] or ["nothing is installed here"]
+    lines += [", ".join(f"{name} {version}" for name, version in info["debian_packages"].items())] if info["debian_packages"] else []
+    for unit in info["units"]:
+        more = [f"since {unit['since']}"] if unit["since"] else []
+        more += [bytes_to_human(unit["memory_bytes"])] if unit["memory_bytes"] else []
+        more += [f"restarted {unit['restarts']} times"] if unit["restarts"] else []
+        lines.append(", ".join([f"{unit['name']}: {unit['active']}", *more]))
+    for storage in info["storages"]:
+        last = storage["last_transaction"]
+        newest = f"last transaction {last['time']}" if last else storage["error"] or "no transaction yet"
+        lines.append(f"storage {storage['name']}: {bytes_to_human(storage['bytes'])}, port {storage['port']}, {newest}")
+    if info["page"]:
+        page_found = info["page"]
+        lines.append(f"home page: {page_found['status'] or page_found['error']} in {page_found['seconds']:.2f} s from {page_found['url']}")
+    if info["sizes"]:
+        lines.append("on disk: " + ", ".join(f"{name} {bytes_to_human(size)}" for name, size in info["sizes"].items()))
+    space = info["file_system"]
+    lines.append(f"free: {bytes_to_human(space['free_bytes'])} of {bytes_to_human(space['total_bytes'])}")
+    return lines
+
+
+def _iso(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,132 @@
+"""What status says, from a host made of a directory and a small web server."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.confops.indico.plugins.module_utils import _info
+
+GOOD: dict[str, Any] = {
+    "releases": {"current": {"name": "1.2.2-abc", "path": "/opt/indico/releases/1.2.2-abc", "version": "1.2.2"}},
+    "debian_packages": {"python2.7": "2.7.18"},
+    "units": [
+        {
+            "name": "apache2.service",
+            "active": "active",
+            "sub": "running",
+            "enabled": True,
+            "since": "2026-01-02T03:04:05Z",
+            "restarts": 2,
+            "memory_bytes": 2**20,
+        }
+    ],
+    "storages": [{"name": "main", "port": 9675, "bytes": 3 * 2**30, "last_transaction": {"time": "2026-01-02T03:04:06Z"}, "error": None}],
+    "page": {"url": "https://127.0.0.1", "status": 200, "seconds": 0.1234, "error": None},
+    "sizes": {"archive": 5 * 2**40, "cache": 512},
+    "file_system": {"total_bytes": 2**40, "free_bytes": 2**39},
+}
+GOOD["units"][0]["memory_bytes"] = 2**20
+UNIT, STORAGE = GOOD["units"][0], GOOD["storages"][0]
+
+
+def test_summary() -> None:
+    assert _info.summary(GOOD) == [
+        "indico 1.2.2 in /opt/indico/releases/1.2.2-abc",
+        "python2.7 2.7.18",
+        "apache2.service: active, since 2026-01-02T03:04:05Z, 1.00 MB, restarted 2 times",
+        "storage main: 3.00 GB, port 9675, last transaction 2026-01-02T03:04:06Z",
+        "home page: 200 in 0.12 s from https://127.0.0.1",
+        "on disk: archive 5.00 TB, cache 512.00 Bytes",
+        "free: 512.00 GB of 1.00 TB",
+    ]
+
+
+def test_summary_of_an_empty_host() -> None:
+    empty = {"releases": {}, "debian_packages": {}, "units": [], "storages": [], "page": None, "sizes": {}, "file_system": GOOD["file_system"]}
+    assert _info.summary(empty) == ["nothing is installed here", "free: 512.00 GB of 1.00 TB"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"units": [{**UNIT, "active": "failed", "sub": "failed"}]}, "apache2.service is failed (failed)."),
+        ({"units": [{**UNIT, "enabled": False}]}, "apache2.service would not start at boot."),
+        ({"storages": [{**STORAGE, "error": "no such file"}]}, "The storage main cannot be read: no such file"),
+        ({"page": {**GOOD["page"], "status": 500}}, "The home page at https://127.0.0.1 answered with 500."),
+        ({"page": {**GOOD["page"], "status": None, "error": "refused"}}, "The home page at https://127.0.0.1 answered nothing: refused."),
+    ],
+)
+def test_a_problem_is_a_sentence(change: dict[str, Any], sentence: str) -> None:
+    assert _info.problems(GOOD) == []
+    assert _info.problems({**GOOD, **change}) == [sentence]
+    assert _info.summary({**GOOD, **change})
+
+
+def test_releases_and_their_packages(tmp_path: Path) -> None:
+    packages = tmp_path / "releases/1.2.2-abc/lib/python2.7/site-packages"
+    for name in ("indico-1.2.2.dist-info", "zc.queue-1.3.dist-info", "indico_fonts-1.1.dist-info", "indico", "six.py"):
+        (packages / name).mkdir(parents=True)
+    (tmp_path / "current").symlink_to("releases/1.2.2-abc")
+    (tmp_path / "zeo").symlink_to("releases/gone")
+    release = str(tmp_path / "releases/1.2.2-abc")
+    assert _info.releases(str(tmp_path)) == {"current": {"name": "1.2.2-abc", "path": release, "version": "1.2.2"}}
+    assert _info.packages(release) == {"indico": "1.2.2", "indico-fonts": "1.1", "zc.queue": "1.3"}
+    assert _info.packages(str(tmp_path / "releases/gone")) == {}
+
+
+def test_a_database_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "db/main").mkdir(parents=True)
+    (tmp_path / "db/main/Data.fs").write_bytes(b"FS21")
+    (tmp_path / "db/odd").mkdir()
+    (tmp_path / "db/odd/Data.fs").write_bytes(b"garbage")
+    main, odd, gone = _info.storages(str(tmp_path), [{"name": name, "port": "9675"} for name in ("main", "odd", "gone")])
+    assert (main["bytes"], main["last_transaction"], main["error"]) == (4, None, None)
+    assert "odd/Data.fs is no FileStorage" in odd["error"]
+    assert "No such file" in gone["error"]
+
+
+def test_sizes_count_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "archive/2016").mkdir(parents=True)
+    (tmp_path / "archive/2016/file").write_bytes(b"x" * 100_000)
+    found = _info.sizes(str(tmp_path))
+    assert list(found) == ["archive"]
+    assert 100_000 <= found["archive"] < 150_000
+    assert _info.sizes(str(tmp_path / "nowhere")) == {}
+    assert _info.file_system(str(tmp_path / "nowhere/at/all")) == _info.file_system(str(tmp_path))
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            named = self.headers["Host"] == "indico.example.org" and self.headers["X-Forwarded-Proto"] == "https"
+            status = {"/": 200 if named else 404, "/moved": 301}.get(self.path, 500)
+            self.send_response(status)
+            self.send_header("Location", "/")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.mark.parametrize(("path", "status"), [("/", 200), ("/moved", 301), ("/broken", 500)])
+def test_page_is_asked_for_under_its_public_name(server: str, path: str, status: int) -> None:
+    answer = _info.page(server + path, "https://indico.example.org/events", 5)
+    assert (answer["status"], answer["error"]) == (status, None)
+    assert 0 <= answer["seconds"] < 5
+
+
+def test_page_of_a_dead_server() -> None:
+    answer = _info.page("http://127.0.0.1:9", "http://127.0.0.1:9", 5)
+    assert answer["status"] is None
+    assert "refused" in answer["error"]
