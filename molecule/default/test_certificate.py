@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import requests
+
 from tests.lib.browser import Browser
 from tests.lib.site import Site
 
@@ -31,8 +33,7 @@ def test_given_certificate_is_served_and_its_key_stays_hidden(site: Site, tmp_pa
 
 
 def test_http_leads_to_https(site: Site) -> None:
-    plain = Browser(f"http://{site.variables['lab_address']}", str(site.certificate))
-    answer = plain.get("/event/0/")
-    assert answer.url == f"https://{site.variables['lab_address']}/event/0/"
-    assert answer.status_code == 200
-    assert answer.headers["Strict-Transport-Security"]
+    address = site.variables["lab_address"]
+    answer = requests.get(f"http://{address}/event/0/?a=b", allow_redirects=False, timeout=30)
+    assert (answer.status_code, answer.headers["Location"]) == (301, f"https://{address}/event/0/?a=b")
+    assert site.browser().get("/event/0/?a=b").headers["Strict-Transport-Security"]

@@ -22,6 +22,7 @@ REJECTED = {
     ),
     "no storage named main": ({"indico_storages": [{"name": "rooms", "port": 9676}]}, "indico_storages has no storage named main"),
     "prefix with a blank": ({"indico_prefix": "/opt/in dico"}, "indico_prefix is '/opt/in dico'; it must hold only letters"),
+    "no administrator": ({"indico_admins": []}, "indico_admins names nobody: name one, since Indico 1.2.2 gives the administration"),
     "no password": ({"indico_admins": [{"login": "ada"}]}, "indico_admins, ada has no password; there is no default."),
     "certificate missing": ({"web_tls": "provided"}, "web_tls_certificate holds no PEM text"),
     "another distribution": (
@@ -50,26 +51,31 @@ def test_broken_configuration_never_lands(site: Site) -> None:
     assert not site.shell().file("/opt/indico/etc/provided.key").exists
 
 
+def administrator(login: str, password: str) -> dict[str, str]:
+    return {"login": login, "password": password, "email": f"{login}@example.org", "first_name": "Séc", "family_name": "Ond"}
+
+
 def test_last_administrator_stays(site: Site) -> None:
-    run = site.play(indico_admins=[{"login": "admin", "state": "absent"}], indico_secure_logging=False)
+    """The list is worked off in order: when the old one shall go, the new one does not exist yet."""
+    new = administrator("late", "not created")
+    run = site.play("--tags", "indico", indico_admins=[{"login": "admin", "state": "absent"}, new], indico_secure_logging=False)
     assert run.returncode != 0
     assert "admin is the only administrator" in run.output
+    assert site.browser().log_in("late", "not created") == "Wrong login or password"
 
 
 def test_password_of_an_administrator_is_changed_only_when_it_differs(site: Site) -> None:
-    admin = {"login": "second", "email": "second@example.org", "first_name": "Séc", "family_name": "Ond"}
-
-    def run(password: str | None) -> Run:
-        second = {**admin, "password": password} if password else {"login": "second", "state": "absent"}
-        done = site.play("--tags", "indico", indico_admins=[second])
+    def run(second: dict[str, str]) -> Run:
+        first = {"login": "admin", "password": site.password("admin")}
+        done = site.play("--tags", "indico", indico_admins=[first, second])
         assert done.returncode == 0, done.output
         return done
 
-    assert len(run("first password").changed) == 1
+    assert len(run(administrator("second", "first password")).changed) == 1
     assert site.browser().log_in("second", "first password") == "in"
-    assert run("first password").changed == {}
-    assert len(run("other password").changed) == 1
+    assert run(administrator("second", "first password")).changed == {}
+    assert len(run(administrator("second", "other password")).changed) == 1
     assert site.browser().log_in("second", "other password") == "in"
     assert site.browser().log_in("second", "first password") == "Wrong login or password"
-    assert len(run(None).changed) == 1
-    assert run(None).changed == {}
+    assert len(run({"login": "second", "state": "absent"}).changed) == 1
+    assert run({"login": "second", "state": "absent"}).changed == {}

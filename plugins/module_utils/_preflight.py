@@ -217,6 +217,8 @@ def _administrators(indico_admins: list[Any]) -> Iterator[str]:
     logins = [admin["login"] for admin in indico_admins]
     for login in sorted({login for login in logins if logins.count(login) > 1}):
         yield f"indico_admins names {login} more than once."
+    if all(admin.get("state", "present") == "absent" for admin in indico_admins):
+        yield "indico_admins names nobody: name one, since Indico 1.2.2 gives the administration of a new site to the first visitor who makes an account."
     for admin in indico_admins:
         who, password = f"indico_admins, {admin['login']}", admin.get("password")
         if admin.get("state", "present") == "absent":

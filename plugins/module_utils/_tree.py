@@ -15,9 +15,10 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
-_MODE = re.compile(r"0?[0-7]{3,4}\Z")
+_MODE = re.compile(r"0?[0-7]{4}\Z")  # four, since an unquoted 0640 comes as the number 416
 _DEFAULT_MODE = {"directory": "0755", "file": "0644"}
 
 
@@ -57,13 +58,12 @@ class Change:
 def entry(declared: dict[str, Any]) -> Entry:
     """Turn one item of the module's option entries into an Entry. Raises TreeError for what makes no sense."""
     path = declared["path"]
-    if not os.path.isabs(path) or os.path.normpath(path) != path:
-        raise TreeError(f"{path}: a path must be absolute and without '.', '..', doubled or trailing slashes.")
+    _refuse_path(path)
     content, target = declared.get("content"), declared.get("target")
     if content is not None and target is not None:
         raise TreeError(f"{path}: content makes a file and target makes a link; it cannot be both.")
     state = declared.get("state") or ("file" if content is not None else "link" if target is not None else "directory")
-    if (state == "file") != (content is not None) or (state == "link") != (target is not None):
+    if (state == "file") != (content is not None) or (state == "link") != (target is not None) or target == "":
         raise TreeError(f"{path}: a file needs content, a link needs target, and nothing else takes them.")
     mode = declared.get("mode") or _DEFAULT_MODE.get(state)
     if mode is not None and not _MODE.match(mode):
@@ -78,6 +78,11 @@ def entry(declared: dict[str, Any]) -> Entry:
         mode=int(mode, 8) if mode is not None and state in _DEFAULT_MODE else None,
         validate=declared.get("validate") or [],
     )
+
+
+def _refuse_path(path: str) -> None:
+    if not os.path.isabs(path) or path.startswith("//") or os.path.normpath(path) != path:
+        raise TreeError(f"{path}: a path must be absolute and without '.', '..', doubled or trailing slashes.")
 
 
 def _lstat(path: str) -> os.stat_result | None:
@@ -159,8 +164,9 @@ def _compare(one: Entry) -> Change | None:
     return Change(one, content_differs, show(content, present), show(wanted_content, wanted))
 
 
-def _refuse(changes: list[Change], declared: dict[str, Entry], check_mode: bool) -> None:
+def _refuse(changes: list[Change], check_mode: bool) -> None:
     """Raise TreeError for what cannot be done, before anything is done. In check mode what an earlier task would bring may be missing."""
+    made: set[str] = set()
     for change in changes:
         one = change.entry
         found = _lstat(one.path)
@@ -168,15 +174,17 @@ def _refuse(changes: list[Change], declared: dict[str, Entry], check_mode: bool)
         if kind == "special file":
             raise TreeError(f"{one.path}: it is a special file; remove it by hand.")
         if kind == "directory" and one.state != "directory" and os.listdir(one.path):
-            raise TreeError(f"{one.path}: it is a directory with something in it, where a {one.state} is declared as {one.state}; empty it by hand.")
+            declared = "nothing" if one.state == "absent" else f"a {one.state}"
+            raise TreeError(f"{one.path}: it is a directory with something in it, where {declared} is declared; empty it by hand.")
         if kind is not None and kind != "directory" and one.state == "directory":
             raise TreeError(f"{one.path}: it is a {kind}, where a directory is declared; remove it by hand.")
         if one.state == "absent" or check_mode:
             continue
         parent = os.path.dirname(one.path)
-        above = declared.get(parent)
-        if not os.path.isdir(parent) and (above is None or above.state != "directory"):
-            raise TreeError(f"{one.path}: its parent {parent} does not exist and is not declared.")
+        if not os.path.isdir(parent) and parent not in made:
+            raise TreeError(f"{one.path}: its parent {parent} does not exist and is not declared before it.")
+        if one.state == "directory":
+            made.add(one.path)
         if one.mode is not None:
             for database, name in (("owner", one.owner), ("group", one.group)):
                 if _number(name, database) is None:
@@ -190,8 +198,13 @@ def plan(entries: list[Entry], check_mode: bool = False) -> list[Change]:
         if one.path in declared:
             raise TreeError(f"{one.path}: it is declared twice.")
         declared[one.path] = one
+    for one in entries:
+        for above in map(str, PurePosixPath(one.path).parents):
+            state = declared[above].state if above in declared else "directory"
+            if state != "directory" and (state, one.state) != ("absent", "absent"):
+                raise TreeError(f"{one.path}: it lies below {above}, which is declared as {state}.")
     changes = [change for change in map(_compare, entries) if change]
-    _refuse(changes, declared, check_mode)
+    _refuse(changes, check_mode)
     return changes
 
 
@@ -212,6 +225,8 @@ def _run(command: list[str], subject: str, path: str, check_mode: bool) -> bool:
 def validate(changes: list[Change], stage: str | None, command: list[str], check_mode: bool = False) -> list[str]:
     """Run every validation on copies. Returns the paths that could not be validated yet (check mode only)."""
     skipped: list[str] = []
+    if stage:
+        _refuse_path(stage)
     with _private_directory() as scratch:
         for number, change in enumerate(changes):
             if change.entry.validate and change.content_differs and change.entry.state == "file":
@@ -235,10 +250,17 @@ def validate(changes: list[Change], stage: str | None, command: list[str], check
 
 def _validate_stage(inside: list[Change], stage: str, command: list[str], copy: str, check_mode: bool) -> bool:
     shutil.copytree(stage, copy, symlinks=True)
+    copy = os.path.realpath(copy)
     for change in inside:
         path = copy + change.entry.path[len(stage):]  # fmt: skip
+        parent = os.path.dirname(path)
+        if os.path.commonpath([copy, os.path.realpath(parent)]) != copy:
+            raise TreeError(f"{change.entry.path}: a link leads out of {stage}, so it cannot be staged.")
+        os.makedirs(parent, exist_ok=True)  # missing in check mode only
         if os.path.islink(path) or os.path.isfile(path):
             os.unlink(path)
+        elif os.path.isdir(path) and change.entry.state != "directory":
+            os.rmdir(path)  # empty: plan refuses others
         if change.entry.state == "directory":
             os.makedirs(path, exist_ok=True)
         elif change.entry.state == "link":

@@ -9,7 +9,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 
-_PROPERTIES = ("LoadState", "UnitFileState", "ActiveState", "NeedDaemonReload", "ActiveEnterTimestampMonotonic", "NRestarts")
+_PROPERTIES = ("LoadState", "UnitFileState", "ActiveState", "NeedDaemonReload", "InactiveExitTimestampMonotonic", "NRestarts")
 
 
 class UnitError(Exception):
@@ -52,9 +52,9 @@ class Decision:
 
 def _systemctl(*arguments: str) -> str:
     environment = dict(os.environ, LC_ALL="C")
-    done = subprocess.run(["systemctl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False)
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
-        raise UnitError(f"systemctl {' '.join(arguments)} failed (exit code {done.returncode}): {done.stdout.strip()}")
+        raise UnitError(f"systemctl {' '.join(arguments)} failed (exit code {done.returncode}): {(done.stdout + done.stderr).strip()}")
     return done.stdout
 
 
@@ -94,7 +94,8 @@ def decide(unit: Unit, state: dict[str, str], now: float, monotonic: float) -> D
         decision.before.append(f"state: {state['ActiveState']}")
         decision.after.append("state: active")
         return decision
-    started = now - monotonic + int(state["ActiveEnterTimestampMonotonic"]) / 1e6
+    # When it began to start, which is before it read anything.
+    started = now - monotonic + int(state["InactiveExitTimestampMonotonic"]) / 1e6
     stale = newer(unit.configuration, started, now)
     if stale or decision.reload:
         decision.restart = True

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import html
 import re
+import ssl
 import time
 
 import requests
+from requests.adapters import HTTPAdapter
+
+
+class OnlyCertificate(HTTPAdapter):
+    """Trusts the one certificate in a file, which need not be an authority's."""
+
+    def __init__(self, certificate: str) -> None:
+        self.certificate = certificate
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: object, **options: object) -> None:
+        context = ssl.create_default_context(cafile=self.certificate)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        super().init_poolmanager(*arguments, ssl_context=context, **options)
 
 
 class Browser:
@@ -21,7 +36,9 @@ class Browser:
         self.base_url = base_url.rstrip("/")
         self.public_url = public_url or self.base_url
         self.session = requests.Session()
-        self.session.verify = certificate or True
+        if certificate:
+            self.session.verify = certificate
+            self.session.mount("https://", OnlyCertificate(certificate))
         self.session.trust_env = False  # or an authority list in the environment would be asked all the same
         self.session.headers.update(headers or {})
 

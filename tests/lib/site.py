@@ -110,10 +110,10 @@ class Site:
             time.sleep(0.2)
         raise AssertionError(f"{unit} did not come back within {seconds} s: {self.run(f'systemctl status --no-pager {unit} || :')}")
 
-    def power_cycle(self) -> None:
-        """Switch the host off without warning, then on."""
+    def power_cycle(self, *, warn: bool) -> None:
+        """Switch the host off and on; with warn it shuts down in order, without it the power is cut."""
         environment = dict(os.environ, CONTAINERS_CONF=str(CACHE / "lab/containers.conf"))
-        for verb in (["kill"], ["start"]):
+        for verb in (["stop", "--time", "60"] if warn else ["kill"], ["start"]):
             subprocess.run(["podman", *verb, f"confops-{self.name}"], env=environment, check=True, capture_output=True)
 
     def play(self, *arguments: str, playbook: str = "site.yml", cwd: Path = REPOSITORY, **extra: object) -> Run:

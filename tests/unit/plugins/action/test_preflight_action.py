@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +17,15 @@ FACTS = {"fqdn": "nowhere.example.org", "distribution": "Debian", "distribution_
 
 
 def preflight(tmp_path: Path, variables: dict[str, Any], *options: str, arguments: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
-    """Run the action alone. Return its result and all that was printed."""
-    play = [{"hosts": "nowhere", "gather_facts": False, "tasks": [{"name": "Check", "confops.indico.preflight": arguments or {}}]}]
+    """Run the action alone for a host with these variables. Return its result and all that was printed."""
     inventory = {"all": {"hosts": {"nowhere": {"ansible_host": "192.0.2.1", **variables}}}}
-    (tmp_path / "play.yml").write_text(json.dumps(play), encoding="utf-8")
     (tmp_path / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
+    return run(tmp_path, tmp_path / "hosts.yml", *options, arguments=arguments)
+
+
+def run(tmp_path: Path, inventory: Path, *options: str, arguments: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
+    play = [{"hosts": "all", "gather_facts": False, "tasks": [{"name": "Check", "confops.indico.preflight": arguments or {}}]}]
+    (tmp_path / "play.yml").write_text(json.dumps(play), encoding="utf-8")
     environment = {
         **os.environ,
         "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
@@ -34,7 +39,7 @@ def preflight(tmp_path: Path, variables: dict[str, Any], *options: str, argument
         "ansible",
         "playbook",
         "-i",
-        str(tmp_path / "hosts.yml"),
+        str(inventory),
         "-e",
         json.dumps({"ansible_facts": FACTS}),
         *options,
@@ -43,12 +48,13 @@ def preflight(tmp_path: Path, variables: dict[str, Any], *options: str, argument
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
     printed = done.stdout + done.stderr
     report, _end = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{\n") :])
-    return report["plays"][0]["tasks"][0]["hosts"]["nowhere"], printed
+    (result,) = report["plays"][0]["tasks"][0]["hosts"].values()
+    return result, printed
 
 
 @pytest.mark.parametrize("options", [(), ("--check", "--diff")])
-def test_defaults_pass_without_a_connection(tmp_path: Path, options: tuple[str, ...]) -> None:
-    result, _printed = preflight(tmp_path, {}, *options)
+def test_defaults_and_an_administrator_pass_without_a_connection(tmp_path: Path, options: tuple[str, ...]) -> None:
+    result, _printed = preflight(tmp_path, {"indico_admins": [{"login": "ada", "password": "correct horse"}]}, *options)
     assert result["problems"] == []
     assert not result["changed"]
     assert not result.get("failed")
@@ -90,3 +96,27 @@ def test_only_some_roles(tmp_path: Path) -> None:
 def test_a_role_that_does_not_exist(tmp_path: Path) -> None:
     result, _printed = preflight(tmp_path, {}, arguments={"roles": ["zoe"]})
     assert "roles names zoe; this collection has common, indico, " in result["msg"]
+
+
+def test_values_are_returned_with_defaults_and_templates(tmp_path: Path) -> None:
+    arguments = {"roles": ["common"], "values": ["indico_prefix", "indico_base_url"]}
+    result, _printed = preflight(tmp_path, {"indico_base_url": "https://{{ 'a' }}.example.org"}, arguments=arguments)
+    assert result["values"] == {"indico_prefix": "/opt/indico", "indico_base_url": "https://a.example.org"}
+
+
+def test_a_value_that_no_checked_role_has(tmp_path: Path) -> None:
+    result, _printed = preflight(tmp_path, {}, arguments={"roles": ["zeo"], "values": ["indico_prefix"]})
+    assert "values names indico_prefix, which no checked role has." in result["msg"]
+
+
+def test_the_inventory_to_copy_is_complete_but_for_its_secrets(tmp_path: Path) -> None:
+    site = tmp_path / "mysite"
+    shutil.copytree(REPOSITORY / "inventories/single", site)
+    vault = site / "group_vars/indico/vault.yml.example"
+    filled = vault.read_text(encoding="utf-8")
+    vault.rename(vault.with_suffix(""))
+    result, _printed = run(tmp_path, site)
+    assert result["problems"] == ["indico_admins, admin has no password; there is no default."]
+    vault.with_suffix("").write_text(filled.replace('password: ""', "password: correct horse"), encoding="utf-8")
+    result, _printed = run(tmp_path, site)
+    assert result["problems"] == []

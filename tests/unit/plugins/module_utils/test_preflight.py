@@ -14,15 +14,16 @@ from tests.unit.roles import SPECS
 
 OPTIONS = {name: option for options in SPECS.values() for name, option in options.items()}
 # What the computed defaults come to.
+ADMIN = {"login": "ada", "password": "correct horse", "email": "ada@example.org", "first_name": "Ada", "family_name": "Admin"}
 GOOD: dict[str, Any] = {
     **{name: option["default"] for name, option in OPTIONS.items() if "default" in option},
     "indico_server_name": "indico.example.org",
     "indico_base_url": "https://indico.example.org",
     "python2_builder": "host1",
     "python2_cache": "/home/operator/.cache/confops/wheelhouse",
+    "indico_admins": [ADMIN],
 }
 FACTS = {"distribution": "Debian", "distribution_major_version": "11", "python_version": "3.9.2"}
-ADMIN = {"login": "ada", "password": "correct horse", "email": "ada@example.org", "first_name": "Ada", "family_name": "Admin"}
 PEM = "-----BEGIN CERTIFICATE-----\n"
 
 
@@ -251,6 +252,8 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_conf": {"DBConnectionParams": ["x", 1]}}, "indico_conf.DBConnectionParams is derived; set indico_zeo_host and indico_storages instead."),
     ({"indico_conf": {"BaseURL": "https://x"}}, "indico_conf.BaseURL is derived; set indico_base_url instead."),
     ({"indico_conf": {"BaseSecureURL": "https://x"}}, "indico_conf.BaseSecureURL is derived; set indico_base_url instead."),
+    ({"indico_admins": []}, "indico_admins names nobody: name one, since Indico 1.2.2 gives the administration"),
+    ({"indico_admins": [{**ADMIN, "state": "absent"}]}, "indico_admins names nobody: name one"),
     ({"indico_admins": [{"login": "ada"}]}, "indico_admins, ada has no password; there is no default."),
     ({"indico_admins": [{**ADMIN, "password": ""}]}, "indico_admins, ada has no password; there is no default."),
     ({"indico_admins": [{**ADMIN, "password": "1234567"}]}, "indico_admins, ada has a password of fewer than 8 characters."),
