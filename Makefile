@@ -20,12 +20,12 @@ prepare:
 	@lab/prepare $(packages)
 
 demo: prepare $(run_env)/.complete ## a host, Indico on it, sample events in it
-	@$(run) ansible-playbook lab/up.yml
-	@$(run) ansible-playbook site.yml
-	@$(run) ansible-playbook lab/seed.yml
+	@$(run) ansible-playbook -i inventories/lab lab/up.yml
+	@$(run) ansible-playbook -i inventories/lab site.yml
+	@$(run) ansible-playbook -i inventories/lab lab/seed.yml
 
 down: $(run_env)/.complete ## remove the demo's host
-	@$(run) ansible-playbook lab/down.yml
+	@$(run) ansible-playbook -i inventories/lab lab/down.yml
 
 clean-lab: ## remove all hosts of the lab, those of interrupted tests too
 	@export CONTAINERS_CONF="$(cache)/lab/containers.conf"; \

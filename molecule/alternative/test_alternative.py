@@ -10,7 +10,7 @@ from tests.lib.site import Site
 
 def test_pages_speak_of_the_public_address_only(site: Site, visitor: Browser) -> None:
     page = visitor.get("/").text
-    assert "https://events.example.org/" in page
+    assert "https://events.example.org/conf/" in page
     assert site.variables["lab_address"] not in page
 
 

@@ -27,6 +27,13 @@ def test_given_certificate_is_served_and_its_key_stays_hidden(site: Site, tmp_pa
     assert site.run(f"stat --format '%U %a' {site.prefix}/etc/provided.key") == "root 600"
     assert site.play("--tags", "web", **given).changed == {}
 
+    other = tmp_path / "other.key"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "RSA", "-out", other], check=True, capture_output=True)
+    wrong = site.play("--tags", "web", **{**given, "web_tls_key": other.read_text()})
+    assert wrong.returncode != 0
+    assert any("web_tls_key is not the key of web_tls_certificate" in failure for failure in wrong.failures), wrong.failures
+    assert "Workshops" in Browser(f"https://{address}", str(certificate)).get("/").text
+
     back = site.play("--tags", "web")
     assert back.returncode == 0, back.output
     assert "Workshops" in site.browser().get("/").text

@@ -64,6 +64,19 @@ def test_check_names_exactly_the_drift_and_the_run_repairs_it(site: Site) -> Non
         site.wait_for_unit(unit)
 
 
+def test_check_of_a_changed_variable_predicts_the_restarts_too(site: Site) -> None:
+    """The files that will be new do not show on the host in check mode."""
+    changed = {"zeo_transaction_timeout": 301, "scheduler_log_level": "DEBUG", "web_threads": 5, "indico_log_level": "DEBUG"}
+    predicted = site.play("--check", **changed)
+    assert predicted.returncode == 0, predicted.output
+    assert {"indico-zeo@main.service", "apache2.service", "indico-scheduler.service"} <= set(predicted.touched())
+    done = site.play(**changed)
+    assert done.returncode == 0, done.output
+    assert done.touched() == predicted.touched()
+    assert site.play(**changed).changed == {}
+    assert site.play().touched() == predicted.touched()
+
+
 def test_run_that_died_before_the_restart_is_finished_by_the_next(site: Site) -> None:
     """The new file is there, the old process still runs: no task changes the file any more, the unit is restarted all the same."""
     pid = site.main_pid("indico-scheduler.service")

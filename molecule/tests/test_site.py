@@ -86,3 +86,9 @@ def test_session_outlives_the_worker_that_opened_it(site: Site, member: Browser)
         site.run(f"kill -9 {worker}")
     member.wait("/")
     assert "Logout" in member.get("/").text
+
+
+def test_head_answers_as_get_does(visitor: Browser) -> None:
+    """Load balancers ask so."""
+    answer = visitor.session.head(visitor.base_url + "/", headers=dict(visitor.session.headers), timeout=60)
+    assert (answer.status_code, answer.content) == (200, b"")

@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import os
 import struct
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import BinaryIO
 
-MAGIC = b"FS21"
+MAGIC = (b"FS21", b"FS30")  # written by Python 2 and by Python 3
+HEAD = 4  # bytes before the first transaction
 # tid, length, status, then the lengths of user, description and extension; the record ends with its length once more.
 _HEADER = struct.Struct(">8sQcHHH")
 _LENGTH = struct.Struct(">Q")
+_COMMITTED = (b" ", b"p", b"u")  # a transaction that is being written has the status c; p is left by a pack, u by an undo
 
 
 class FileStorageError(Exception):
@@ -29,6 +33,10 @@ class Transaction:
     user: str
     description: str
 
+    def data(self) -> dict[str, str]:
+        """Return it as results show it, the time in ISO 8601."""
+        return {"tid": self.tid, "time": self.time.strftime("%Y-%m-%dT%H:%M:%SZ"), "user": self.user, "description": self.description}
+
 
 def time_of(tid: bytes) -> datetime:
     """Return the moment (UTC) that a tid of 8 bytes stands for."""
@@ -43,29 +51,65 @@ def last_transaction(path: str) -> Transaction | None:
     A server may be writing: what it has not finished is passed over. Raises FileStorageError, OSError.
     """
     with open(path, "rb") as stream:
-        if stream.read(4) != MAGIC:
-            raise FileStorageError(f"{path} is no FileStorage: it does not begin with {MAGIC.decode()}.")
-        for _attempt in range(50):
-            end = stream.seek(0, os.SEEK_END)
-            if end == len(MAGIC):
-                return None
-            found = _ending_at(stream, end)
-            if found:
-                return found
-    raise FileStorageError(f"{path} does not end with a whole transaction; a server that opens it cuts off what is not whole.")
+        end = committed_end(stream, path)
+        return ending_at(stream, end)
 
 
-def _ending_at(stream: BinaryIO, end: int) -> Transaction | None:
+def committed_end(stream: BinaryIO, path: str, start: int = HEAD) -> int:
+    """Return the offset (bytes) where the last committed transaction of an open FileStorage ends.
+
+    A server may be writing at this moment. Mostly the file ends with a whole transaction, or does a moment later; when it
+    does not, the transactions are walked through from start, which must be the end of one. path is for the messages.
+    Raises FileStorageError, OSError.
+    """
+    stream.seek(0)
+    if stream.read(HEAD) not in MAGIC:
+        raise FileStorageError(f"{path} is no FileStorage: it does not begin with FS21.")
+    for _attempt in range(10):
+        end = stream.seek(0, os.SEEK_END)
+        if end == HEAD or ending_at(stream, end):
+            return end
+        time.sleep(0.01)
+    for _transaction, end in transactions(stream, start):
+        start = end
+    return start
+
+
+def transactions(stream: BinaryIO, start: int = HEAD) -> Iterator[tuple[Transaction, int]]:
+    """Yield each committed transaction from start, which must be the end of one (bytes), and the offset where it ends.
+
+    It stops at the first that is not whole or not committed yet; whether that is the end of the file is for the caller to see.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    while start + _HEADER.size + _LENGTH.size <= size:
+        stream.seek(start)
+        tid, length, status, user, description, extension = _HEADER.unpack(stream.read(_HEADER.size))
+        end = start + length + _LENGTH.size
+        if length < _HEADER.size + user + description + extension or end > size or status not in _COMMITTED:
+            return
+        texts = stream.read(user + description)
+        stream.seek(end - _LENGTH.size)
+        if stream.read(_LENGTH.size) != _LENGTH.pack(length):
+            return
+        yield _transaction(tid, texts[:user], texts[user:]), end
+        start = end
+
+
+def ending_at(stream: BinaryIO, end: int) -> Transaction | None:
     """Return the transaction whose record ends at this offset, None when none does or it is not committed yet (status c)."""
-    if end < len(MAGIC) + _HEADER.size + _LENGTH.size:
+    if end < HEAD + _HEADER.size + _LENGTH.size:
         return None
     stream.seek(end - _LENGTH.size)
     (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
     start = end - _LENGTH.size - length
-    if length < _HEADER.size or start < len(MAGIC):
+    if length < _HEADER.size or start < HEAD:
         return None
     stream.seek(start)
     tid, again, status, user, description, _extension = _HEADER.unpack(stream.read(_HEADER.size))
-    if again != length or status not in (b" ", b"p", b"u"):
+    if again != length or status not in _COMMITTED:
         return None
-    return Transaction(tid.hex(), time_of(tid), stream.read(user).decode(errors="replace"), stream.read(description).decode(errors="replace"))
+    return _transaction(tid, stream.read(user), stream.read(description))
+
+
+def _transaction(tid: bytes, user: bytes, description: bytes) -> Transaction:
+    return Transaction(tid.hex(), time_of(tid), user.decode(errors="replace"), description.decode(errors="replace"))

@@ -61,8 +61,8 @@ class Unreachable(IndicoError):
 
 
 def installed(current: str) -> bool:
-    """Return whether current (path of a release) holds an interpreter."""
-    return os.path.exists(os.path.join(current, "bin", "python"))
+    """Return whether current (path of a release) holds an interpreter, and its instance a configuration."""
+    return os.path.exists(os.path.join(current, "bin", "python")) and os.path.exists(os.path.join(os.path.dirname(current), "etc", "indico.conf"))
 
 
 def run(script: str, arguments: dict[str, Any], *, current: str, user: str, patience: float = 30, timeout: float = 120) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def storages(prefix: str, declared: list[dict[str, Any]]) -> list[dict[str, Any]
         except (OSError, _filestorage.FileStorageError) as error:
             one["error"] = str(error)
         else:
-            one["last_transaction"] = last and {"tid": last.tid, "time": _iso(last.time), "user": last.user, "description": last.description}
+            one["last_transaction"] = last and last.data()
         found.append(one)
     return found
 

@@ -166,11 +166,10 @@ def _instance(indico_instance: str) -> Iterator[str]:
     yield from _name("indico_instance", indico_instance)
 
 
-def _users(indico_user: str, zeo_user: str, indico_web_group: str) -> Iterator[str]:
-    yield from _name("indico_web_group", indico_web_group)
+def _users(indico_user: str, zeo_user: str) -> Iterator[str]:
     for variable, value in (("indico_user", indico_user), ("zeo_user", zeo_user)):
         yield from _name(variable, value)
-        if value in ("root", indico_web_group):
+        if value in ("root", "www-data"):
             yield f"{variable} is {value}; a service runs as a user of its own, neither root nor the web server's."
     if indico_user == zeo_user:
         yield f"indico_user and zeo_user are both {zeo_user}; the workers must not own the databases."
@@ -179,15 +178,20 @@ def _users(indico_user: str, zeo_user: str, indico_web_group: str) -> Iterator[s
 def _addresses(indico_server_name: str, indico_zeo_host: str, zeo_listen_address: str) -> Iterator[str]:
     values = {"indico_server_name": indico_server_name, "indico_zeo_host": indico_zeo_host, "zeo_listen_address": zeo_listen_address}
     for variable, value in values.items():
-        if not re.fullmatch("[A-Za-z0-9._:-]+", value):
-            yield f"{variable} is {value!r}; it must be a host name or an address, without a port."
+        if not re.fullmatch("[A-Za-z0-9._-]+", value):
+            yield f"{variable} is {value!r}; it must be a host name or an IPv4 address, without a port."
 
 
-def _base_url(indico_base_url: str, web_tls: str) -> Iterator[str]:
-    if not re.fullmatch(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?(/[A-Za-z0-9._~%-]+)*", indico_base_url):
+def _base_url(indico_base_url: str, web_tls: str, web_trusted_proxies: list[str]) -> Iterator[str]:
+    if not re.fullmatch(r"https?://[A-Za-z0-9._-]+(:[0-9]+)?(/[A-Za-z0-9._~%-]+)*", indico_base_url):
         yield f"indico_base_url is {indico_base_url!r}; it must begin with http:// or https://, name a host, and end without a slash."
     elif web_tls != "none" and indico_base_url.startswith("http:"):
         yield f"indico_base_url is {indico_base_url}, but web_tls is {web_tls}, which redirects HTTP to HTTPS."
+    elif web_tls == "none" and indico_base_url.startswith("https:") and not web_trusted_proxies:
+        yield (
+            f"indico_base_url is {indico_base_url} and web_tls is none, but web_trusted_proxies is empty:"
+            " name the proxy that speaks HTTPS, or Indico sends logged-in users round in circles."
+        )
 
 
 def _proxies(web_trusted_proxies: list[str]) -> Iterator[str]:
@@ -223,6 +227,9 @@ def _administrators(indico_admins: list[Any]) -> Iterator[str]:
         who, password = f"indico_admins, {admin['login']}", admin.get("password")
         if admin.get("state", "present") == "absent":
             continue
+        missing = [key for key in ("email", "first_name", "family_name") if not admin.get(key)]
+        if missing:
+            yield f"{who} has no {', no '.join(missing)}."
         if not password:
             yield f"{who} has no password; there is no default."
         elif len(password) < 8:

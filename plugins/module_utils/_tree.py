@@ -222,8 +222,11 @@ def _run(command: list[str], subject: str, path: str, check_mode: bool) -> bool:
     return True
 
 
-def validate(changes: list[Change], stage: str | None, command: list[str], check_mode: bool = False) -> list[str]:
-    """Run every validation on copies. Returns the paths that could not be validated yet (check mode only)."""
+def validate(changes: list[Change], stage: str | None, command: list[str], check_mode: bool = False, needs: list[str] | None = None) -> list[str]:
+    """Run every validation on copies. Returns the paths that could not be validated yet (check mode only).
+
+    needs: paths outside the stage that its validation reads, and that an earlier task of a run in check mode may only have announced.
+    """
     skipped: list[str] = []
     if stage:
         _refuse_path(stage)
@@ -239,11 +242,10 @@ def validate(changes: list[Change], stage: str | None, command: list[str], check
                     skipped.append(change.entry.path)
         inside = [change for change in changes if stage and change.entry.path.startswith(stage + "/")]
         if stage and command and inside:
-            if not os.path.isdir(stage):
-                if not check_mode:
-                    raise TreeError(f"{stage}: it does not exist, so nothing can be staged from it.")
-                skipped.append(stage)
-            elif not _validate_stage(inside, stage, command, os.path.join(scratch, "stage"), check_mode):
+            if not os.path.isdir(stage) and not check_mode:
+                raise TreeError(f"{stage}: it does not exist, so nothing can be staged from it.")
+            possible = not check_mode or all(map(os.path.exists, [stage, *(needs or [])]))
+            if not (possible and _validate_stage(inside, stage, command, os.path.join(scratch, "stage"), check_mode)):
                 skipped.append(stage)
     return skipped
 

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from dataclasses import dataclass, field
 
+_SYSTEM = "/etc/systemd/system"
 _PROPERTIES = ("LoadState", "UnitFileState", "ActiveState", "NeedDaemonReload", "InactiveExitTimestampMonotonic", "NRestarts")
 
 
@@ -77,11 +79,23 @@ def newer(paths: list[str], started: float, now: float) -> list[str]:
     return found
 
 
-def decide(unit: Unit, state: dict[str, str], now: float, monotonic: float) -> Decision:
-    """Compare one unit with its declaration. state holds the properties that show() returns; now and monotonic are the two clocks, in seconds."""
+def own_files(name: str) -> tuple[str, str]:
+    """Return the unit's own file and the directory of its additions, as they are called when a role makes them. An instance uses its template's."""
+    template = re.sub("@[^.]*", "@", name)
+    return f"{_SYSTEM}/{template}", f"{_SYSTEM}/{template}.d/"
+
+
+def decide(unit: Unit, state: dict[str, str], now: float, monotonic: float, pending: list[str] | None = None) -> Decision:
+    """Compare one unit with its declaration.
+
+    state holds the properties that show() returns; now and monotonic are the two clocks, in seconds; pending are paths that
+    this run changes, which in check mode do not show on the host.
+    """
     if state["LoadState"] != "loaded":
         return Decision(unit, present=False, enable=True, start=True, before=[f"state: {state['LoadState']}"], after=["state: active"])
-    decision = Decision(unit, present=True, reload=state["NeedDaemonReload"] == "yes")
+    file, additions = own_files(unit.name)
+    announced = [path for path in pending or [] if path in unit.configuration or path == file or path.startswith(additions)]
+    decision = Decision(unit, present=True, reload=state["NeedDaemonReload"] == "yes" or any(path.startswith(_SYSTEM) for path in announced))
     if decision.reload:
         decision.before.append("unit file: changed since systemd read it")
         decision.after.append("unit file: read")
@@ -96,7 +110,7 @@ def decide(unit: Unit, state: dict[str, str], now: float, monotonic: float) -> D
         return decision
     # When it began to start, which is before it read anything.
     started = now - monotonic + int(state["InactiveExitTimestampMonotonic"]) / 1e6
-    stale = newer(unit.configuration, started, now)
+    stale = list(dict.fromkeys(newer(unit.configuration, started, now) + announced))
     if stale or decision.reload:
         decision.restart = True
         decision.before.append(f"state: started before {', '.join(stale) or 'its unit file'} changed")
@@ -104,10 +118,10 @@ def decide(unit: Unit, state: dict[str, str], now: float, monotonic: float) -> D
     return decision
 
 
-def plan(units: list[Unit]) -> list[Decision]:
-    """Return one decision for each unit."""
+def plan(units: list[Unit], pending: list[str] | None = None) -> list[Decision]:
+    """Return one decision for each unit. pending: see decide."""
     now, monotonic = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
-    return [decide(unit, state, now, monotonic) for unit, state in zip(units, show([unit.name for unit in units]))]
+    return [decide(unit, state, now, monotonic, pending) for unit, state in zip(units, show([unit.name for unit in units]))]
 
 
 def apply(decisions: list[Decision], settle: float) -> None:

@@ -102,7 +102,7 @@ def main() -> None:
     options = dict(module.params)
     current, user = options.pop("current"), options.pop("user")
     if module.check_mode and not _indico.installed(current):
-        steps = [f"all of it: there is no release at {current} yet"]
+        steps = [f"all of it: there is no configured release at {current} yet"]
     else:
         try:
             result = _indico.run(

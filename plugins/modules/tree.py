@@ -59,6 +59,13 @@ options:
     type: list
     elements: str
     default: []
+  needs:
+    description:
+      - Paths outside O(stage) that O(validate) reads.
+      - Without one of them check mode does not validate the staged copy, since an earlier task may only have announced it.
+    type: list
+    elements: str
+    default: []
   secrets:
     description: Strings inside the contents that no output may show.
     type: list
@@ -149,6 +156,7 @@ def main() -> None:
             },
             "stage": {"type": "str"},
             "validate": {"type": "list", "elements": "str", "default": []},
+            "needs": {"type": "list", "elements": "str", "default": []},
             "secrets": {"type": "list", "elements": "str", "default": [], "no_log": True},
         },
         supports_check_mode=True,
@@ -156,7 +164,7 @@ def main() -> None:
     options = module.params
     try:
         changes = _tree.plan([_tree.entry(one) for one in options["entries"]], module.check_mode)
-        not_validated = _tree.validate(changes, options["stage"], options["validate"], module.check_mode)
+        not_validated = _tree.validate(changes, options["stage"], options["validate"], module.check_mode, options["needs"])
         if not module.check_mode:
             _tree.apply(changes)
     except (_tree.TreeError, OSError) as error:

@@ -31,6 +31,13 @@ options:
         type: list
         elements: str
         default: []
+  pending:
+    description:
+      - Paths that earlier tasks of this run changed, as RV(confops.indico.tree#module:changed_paths) lists them.
+        In check mode those tasks only say so, and a restart that they will cause can be predicted from this alone.
+    type: list
+    elements: str
+    default: []
   settle:
     description: Seconds after which a unit that was started must still be up.
     type: float
@@ -55,6 +62,7 @@ EXAMPLES = r"""
         configuration:
           - /opt/indico/etc/zeo-main.conf
           - /opt/indico/zeo
+    pending: "{{ zeo_tree.changed_paths }}"
 """
 
 RETURN = r"""
@@ -94,12 +102,13 @@ def main() -> None:
                     "configuration": {"type": "list", "elements": "str", "default": []},
                 },
             },
+            "pending": {"type": "list", "elements": "str", "default": []},
             "settle": {"type": "float", "default": 0.5},
         },
         supports_check_mode=True,
     )
     try:
-        decisions = _units.plan([_units.Unit(**unit) for unit in module.params["units"]])
+        decisions = _units.plan([_units.Unit(**unit) for unit in module.params["units"]], module.params["pending"])
         if not module.check_mode:
             _units.apply(decisions, module.params["settle"])
     except (_units.UnitError, OSError) as error:

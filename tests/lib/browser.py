@@ -6,6 +6,7 @@ import html
 import re
 import ssl
 import time
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -29,12 +30,13 @@ class Browser:
 
     base_url is the address that the host answers on, certificate a file with the only certificate that it may show.
     Behind a proxy, headers are what the proxy adds and public_url is the address that the pages speak of;
-    links and redirections to it are followed by way of base_url.
+    links and redirections to it are followed by way of base_url. Paths begin behind the site's own path, if it has one.
     """
 
     def __init__(self, base_url: str, certificate: str = "", headers: dict[str, str] | None = None, public_url: str = "") -> None:
         self.base_url = base_url.rstrip("/")
         self.public_url = public_url or self.base_url
+        self.root = urlsplit(self.base_url).path
         self.session = requests.Session()
         if certificate:
             self.session.verify = certificate
@@ -56,7 +58,8 @@ class Browser:
         return self.session.post(self._here(path), data=data, timeout=60, allow_redirects=False, headers=headers)
 
     def _here(self, path: str) -> str:
-        return self.base_url + (path[len(self.public_url) :] if path.startswith(self.public_url) else path)
+        path = path.removeprefix(self.public_url)
+        return self.base_url + (path[len(self.root) :] if self.root and path.startswith(self.root + "/") else path)
 
     def _cookies(self) -> dict[str, str]:
         # Sent by hand: behind the proxy the cookie is marked secure, while this side speaks plain HTTP.

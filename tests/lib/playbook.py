@@ -63,6 +63,7 @@ def play(inventory: Path, *arguments: str, playbook: str = "site.yml", cwd: Path
             for result in task["hosts"].values():
                 if result.get("changed"):
                     run.changed.setdefault(task["task"]["name"], []).append(result)
-                if result.get("failed") or result.get("unreachable"):
-                    run.failures.append(str(result.get("msg", result)))
+                for one in result.get("results", [result]):  # of a loop, each item
+                    if one.get("failed") or one.get("unreachable"):
+                        run.failures.append(str(one.get("msg", one)))
     return run

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import testinfra
 from testinfra.host import Host
@@ -66,7 +67,7 @@ class Site:
     def certificate(self) -> Path:
         """Return a file with the certificate that the host made for itself."""
         copy = CACHE / "lab" / f"{self.name}.crt"
-        copy.write_text(self.run(f"cat {self.prefix}/etc/selfsigned.crt"))
+        copy.write_text(self.run(f"cat {self.prefix}/etc/selfsigned-{self.variables['lab_address']}.crt"))
         return copy
 
     def browser(self) -> Browser:
@@ -74,8 +75,9 @@ class Site:
         address = self.variables["lab_address"]
         if self.variables.get("web_tls") == "none":
             public = self.variables["indico_base_url"]
-            headers = {"Host": public.split("//")[1], "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
-            return Browser(f"http://{address}:{self.variables['web_http_port']}", headers=headers, public_url=public)
+            headers = {"Host": urlsplit(public).netloc, "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
+            base_url = f"http://{address}:{self.variables['web_http_port']}{urlsplit(public).path}"
+            return Browser(base_url, headers=headers, public_url=public)
         return Browser(f"https://{address}", str(self.certificate))
 
     def password(self, who: str) -> str:

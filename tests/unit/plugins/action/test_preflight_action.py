@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[4]
+ADMIN = {"login": "ada", "password": "correct horse", "email": "ada@example.org", "first_name": "Ada", "family_name": "Admin"}
 FACTS = {"fqdn": "nowhere.example.org", "distribution": "Debian", "distribution_major_version": "11", "python_version": "3.9.2"}
 
 
@@ -54,7 +55,7 @@ def run(tmp_path: Path, inventory: Path, *options: str, arguments: dict[str, Any
 
 @pytest.mark.parametrize("options", [(), ("--check", "--diff")])
 def test_defaults_and_an_administrator_pass_without_a_connection(tmp_path: Path, options: tuple[str, ...]) -> None:
-    result, _printed = preflight(tmp_path, {"indico_admins": [{"login": "ada", "password": "correct horse"}]}, *options)
+    result, _printed = preflight(tmp_path, {"indico_admins": [ADMIN]}, *options)
     assert result["problems"] == []
     assert not result["changed"]
     assert not result.get("failed")
@@ -68,7 +69,7 @@ def test_problems_of_templated_values_are_found_and_no_secret_is_printed(tmp_pat
         "zeo_transaction_timeout": "{{ word }}",
         "web_threads": "{{ '4' }}",
         "indico_prefix": "/srv/{{ missing }}",
-        "indico_admins": [{"login": "ada", "password": "{{ vault_password }}"}],
+        "indico_admins": [{**ADMIN, "password": "{{ vault_password }}"}],
         "indico_conf": {"SmtpPassword": ["{{ vault_password }}"]},
         "web_porcesses": 3,
     }

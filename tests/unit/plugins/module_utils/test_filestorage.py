@@ -53,14 +53,26 @@ def test_new_storage_has_none(tmp_path: Path) -> None:
     assert _filestorage.last_transaction(storage(tmp_path)) is None
 
 
-@pytest.mark.parametrize("tail", [transaction(status=b"c"), transaction()[:-1], transaction() + b"\0", b"\xff" * 8, b"x"])
-def test_what_is_not_whole_is_no_transaction(tmp_path: Path, tail: bytes) -> None:
-    path = storage(tmp_path, tail)
-    with pytest.raises(_filestorage.FileStorageError, match="does not end with a whole transaction"):
-        _filestorage.last_transaction(path)
+@pytest.mark.parametrize("tail", [transaction(status=b"c"), transaction()[:-1], transaction()[:10], transaction() + b"\0", b"\xff" * 8, b"x"])
+def test_what_is_not_whole_is_passed_over(tmp_path: Path, tail: bytes) -> None:
+    first = transaction(b"\0" * 7 + b"\1")
+    assert _filestorage.last_transaction(storage(tmp_path, tail[: len(transaction()) - 1])) is None
+    whole = 2 if tail[:-1] == transaction() else 1
+    path = storage(tmp_path, first, tail)
+    with Path(path).open("rb") as stream:
+        assert _filestorage.committed_end(stream, path) == 4 + len(first) * whole
+        assert [end for _found, end in _filestorage.transactions(stream)] == [4 + len(first) * number for number in range(1, whole + 1)]
 
 
-@pytest.mark.parametrize("magic", [b"", b"FS", b"FS30", b"hello"])
+def test_transactions_of_a_part(tmp_path: Path) -> None:
+    records = [transaction(bytes([0] * 7 + [number]), description=b"n%d" % number) for number in range(5)]
+    path = storage(tmp_path, *records)
+    with Path(path).open("rb") as stream:
+        found = list(_filestorage.transactions(stream, 4 + len(records[0]) * 3))
+    assert [(one.description, end) for one, end in found] == [("n3", 4 + len(records[0]) * 4), ("n4", 4 + len(records[0]) * 5)]
+
+
+@pytest.mark.parametrize("magic", [b"", b"FS", b"FS20", b"hello"])
 def test_another_file_is_refused(tmp_path: Path, magic: bytes) -> None:
     with pytest.raises(_filestorage.FileStorageError, match=r"Data\.fs is no FileStorage: it does not begin with FS21\."):
         _filestorage.last_transaction(storage(tmp_path, magic=magic))

@@ -214,14 +214,13 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_instance": "a" * 32}, f"indico_instance is '{'a' * 32}'; it must begin with a lower-case letter and hold at most 31"),
     ({"indico_user": "1ndico"}, "indico_user is '1ndico'; it must begin with a lower-case letter"),
     ({"zeo_user": "zeo\n"}, "zeo_user is 'zeo\\n'; it must begin with a lower-case letter"),
-    ({"indico_web_group": ""}, "indico_web_group is ''; it must begin with a lower-case letter"),
     ({"indico_user": "root"}, "indico_user is root; a service runs as a user of its own"),
     ({"zeo_user": "root"}, "zeo_user is root; a service runs as a user of its own"),
     ({"indico_user": "www-data"}, "indico_user is www-data; a service runs as a user of its own, neither root nor the web server's."),
     ({"indico_user": "zeo"}, "indico_user and zeo_user are both zeo; the workers must not own the databases."),
-    ({"indico_server_name": "https://x"}, "indico_server_name is 'https://x'; it must be a host name or an address"),
-    ({"indico_zeo_host": ""}, "indico_zeo_host is ''; it must be a host name or an address"),
-    ({"zeo_listen_address": "0.0.0.0\n</zeo>"}, "zeo_listen_address is '0.0.0.0\\n</zeo>'; it must be a host name or an address"),
+    ({"indico_server_name": "https://x"}, "indico_server_name is 'https://x'; it must be a host name or an IPv4 address"),
+    ({"indico_zeo_host": ""}, "indico_zeo_host is ''; it must be a host name or an IPv4 address"),
+    ({"zeo_listen_address": "0.0.0.0\n</zeo>"}, "zeo_listen_address is '0.0.0.0\\n</zeo>'; it must be a host name or an IPv4 address"),
     *(
         ({"indico_base_url": url}, f"indico_base_url is {url!r}; it must begin with http:// or https://, name a host, and end without a slash.")
         for url in (
@@ -233,10 +232,13 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
             "https://x.org/?a",
             "https://u:pw@x.org",
             "https://::1",
+            "https://[::1]",
             'https://x"y',
         )
     ),
     ({"indico_base_url": "http://x.org"}, "indico_base_url is http://x.org, but web_tls is selfsigned, which redirects HTTP to HTTPS."),
+    ({"web_tls": "none"}, "indico_base_url is https://indico.example.org and web_tls is none, but web_trusted_proxies is empty"),
+    ({"indico_server_name": "::1"}, "indico_server_name is '::1'; it must be a host name or an IPv4 address, without a port."),
     ({"web_trusted_proxies": ["10.0.0.1", "proxy.example.org"]}, "web_trusted_proxies[1] is 'proxy.example.org'; it must be an IP address or a network"),
     *(
         ({name: 0}, f"{name} is 0; it must be 1 or more.")
@@ -254,7 +256,8 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_conf": {"BaseSecureURL": "https://x"}}, "indico_conf.BaseSecureURL is derived; set indico_base_url instead."),
     ({"indico_admins": []}, "indico_admins names nobody: name one, since Indico 1.2.2 gives the administration"),
     ({"indico_admins": [{**ADMIN, "state": "absent"}]}, "indico_admins names nobody: name one"),
-    ({"indico_admins": [{"login": "ada"}]}, "indico_admins, ada has no password; there is no default."),
+    ({"indico_admins": [{"login": "ada", "password": "correct horse"}]}, "indico_admins, ada has no email, no first_name, no family_name."),
+    ({"indico_admins": [{**ADMIN, "password": None}]}, "indico_admins[0].password is null; it must be a string."),
     ({"indico_admins": [{**ADMIN, "password": ""}]}, "indico_admins, ada has no password; there is no default."),
     ({"indico_admins": [{**ADMIN, "password": "1234567"}]}, "indico_admins, ada has a password of fewer than 8 characters."),
     (
@@ -279,12 +282,12 @@ def test_a_contradiction_is_refused(changes: dict[str, Any], sentence: str) -> N
     "changes",
     [
         {"indico_storages": [storage("main", "9675", monitor_port="8091"), storage("room-booking2", 9676)]},
-        {"web_tls": "none", "web_http_port": 443, "indico_base_url": "https://x.org:8443/indico"},
+        {"web_tls": "none", "web_http_port": 443, "indico_base_url": "https://x.org:8443/indico", "web_trusted_proxies": ["10.0.0.1"]},
         {"web_tls": "none", "indico_base_url": "http://x.org"},
         {"web_tls": "provided", "web_tls_certificate": PEM, "web_tls_key": PEM},
         {"indico_prefix": "/srv/indico-1.2_x"},
         {"indico_prefix": "/opt/home"},
-        {"indico_base_url": "https://[2001:db8::1]/indico/events", "indico_server_name": "2001:db8::1", "zeo_listen_address": "::1"},
+        {"indico_base_url": "https://10.0.0.2/indico/events", "indico_server_name": "10.0.0.2", "zeo_listen_address": "10.0.0.2"},
         {"web_trusted_proxies": ["10.0.0.1", "10.0.0.0/8", "2001:db8::/32"]},
         {"indico_admins": [ADMIN, {"login": "bruno", "state": "absent"}]},
         {"indico_conf": {"SmtpServer": ["localhost", 25], "SupportEmail": "a@b", "SmtpUseTLS": "yes"}},

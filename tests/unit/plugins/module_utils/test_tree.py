@@ -374,6 +374,18 @@ def test_a_missing_stage_fails_the_run_and_is_reported_in_check_mode(tmp_path: P
     assert _tree.validate(changes, f"{tmp_path}/etc", ["false"], check_mode=True) == [f"{tmp_path}/etc"]
 
 
+def test_a_stage_whose_needs_are_announced_only_is_not_validated_in_check_mode(tmp_path: Path) -> None:
+    stage, needed = tmp_path / "etc", tmp_path / "key"
+    stage.mkdir()
+    changes = _tree.plan(mine({"path": stage / "f", "content": ""}))
+    assert _tree.validate(changes, str(stage), ["false"], True, [str(needed)]) == [str(stage)]
+    with pytest.raises(_tree.TreeError, match="false refused it"):
+        _tree.validate(changes, str(stage), ["false"], False, [str(needed)])
+    needed.touch()
+    with pytest.raises(_tree.TreeError, match="false refused it"):
+        _tree.validate(changes, str(stage), ["false"], True, [str(needed)])
+
+
 def test_what_an_earlier_task_would_bring_into_the_stage_may_be_missing_in_check_mode(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     before = seen(tmp_path)

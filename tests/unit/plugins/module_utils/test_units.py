@@ -370,3 +370,26 @@ def test_the_module_says_when_there_is_no_systemd(monkeypatch: pytest.MonkeyPatc
     failed = module(capsys, {"name": "a.service"})
     assert failed["failed"] is True
     assert "systemctl" in failed["msg"]
+
+
+@pytest.mark.parametrize(
+    ("pending", "name", "expected"),
+    [
+        ("/etc/app.conf", "app.service", {"restart"}),
+        ("/etc/other.conf", "app.service", set()),
+        ("/etc/systemd/system/app.service", "app.service", {"restart", "reload"}),
+        ("/etc/systemd/system/app.service.d/more.conf", "app.service", {"restart", "reload"}),
+        ("/etc/systemd/system/app@.service", "app@one.service", {"restart", "reload"}),
+        ("/etc/systemd/system/app@.service", "app.service", set()),
+    ],
+)
+def test_what_this_run_changes_is_counted_before_it_shows(pending: str, name: str, expected: set[str]) -> None:
+    """In check mode an earlier task only announces its changes."""
+    decision = _units.decide(_units.Unit(name, ["/etc/app.conf"]), GOOD, NOW, MONOTONIC, [pending])
+    assert {step for step in ("enable", "start", "restart", "reload") if getattr(decision, step)} == expected
+    assert (pending in decision.diff()["before"]) == bool(expected)
+
+
+def test_a_unit_that_does_not_run_is_started_whatever_is_pending() -> None:
+    decision = _units.decide(_units.Unit("app.service", ["/etc/app.conf"]), {**GOOD, "ActiveState": "inactive"}, NOW, MONOTONIC, ["/etc/app.conf"])
+    assert (decision.start, decision.restart) == (True, False)

@@ -1,0 +1,32 @@
+"""What site.yml says of groups that do not fit together, before it connects to anybody."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lib.playbook import play
+
+NOWHERE = {"ansible_host": "192.0.2.1"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "variables", "sentence"),
+    [
+        ({"indico_scheduler": ["a", "b"]}, {}, "Group indico_scheduler has a, b; the scheduler runs on one host."),
+        ({"indico_app": ["a", "b"]}, {}, "Group indico_app has a, b; stored files lie on one host, others would not find them."),
+        ({"indico_zeo": ["a"], "indico_app": ["b"]}, {}, "b is not in indico_zeo, so indico_zeo_host must name the host that is."),
+        ({"indico_zeo": ["a"], "indico_app": ["b"]}, {"indico_zeo_host": "localhost"}, "b is not in indico_zeo, so indico_zeo_host must name"),
+    ],
+    ids=["schedulers", "applications", "no database", "loopback"],
+)
+def test_groups_that_do_not_fit_are_refused(tmp_path: Path, groups: dict[str, list[str]], variables: dict[str, Any], sentence: str) -> None:
+    inventory = {"indico": {"vars": variables, "children": {name: {"hosts": dict.fromkeys(hosts, NOWHERE)} for name, hosts in groups.items()}}}
+    (tmp_path / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
+    run = play(tmp_path / "hosts.yml")
+    assert run.returncode != 0
+    assert [failure for failure in run.failures if sentence in failure], run.failures
+    assert "192.0.2.1" not in "".join(run.failures)
