@@ -11,7 +11,7 @@ S ?= default
 export LC_ALL := C.UTF-8
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help prepare demo down clean-lab venv test check lint unit sanity scenario bench-converge lock
+.PHONY: help prepare demo down clean-lab venv test check lint unit sanity scenario bench-converge bench-backup lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ scenario: $(dev_env)/.complete ## one molecule scenario, S=default
 
 bench-converge: $(dev_env)/.complete ## how long site.yml takes, and on what
 	@$(dev) python tests/bench_converge.py
+
+bench-backup: $(dev_env)/.complete ## backups beside stock repozo, SIZE_MB=512
+	@$(dev) python -m tests.bench_backup
 
 lock: ## pin the newest versions that requirements/*.in allow
 	@for set in run dev; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -19,7 +19,7 @@ def test_each_host_has_its_own_part() -> None:
     assert DATABASE.run(units).split() == ["indico-zeo@main.service"]
     assert sorted(WEB.run(units).split()) == ["apache2.service", "indico-scheduler.service"]
     assert not WEB.shell().file("/opt/indico/db").exists
-    assert DATABASE.run("ls /opt/indico/etc") == "zeo-main.conf"
+    assert DATABASE.run("ls /opt/indico/etc").split() == ["backup.json", "zeo-main.conf"]
 
 
 def test_administrators_are_created_on_the_host_that_runs_indico() -> None:

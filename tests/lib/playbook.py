@@ -50,7 +50,7 @@ def play(inventory: Path, *arguments: str, playbook: str = "site.yml", cwd: Path
     command = ["ansible-playbook", "-i", str(inventory), playbook, "--diff", *arguments]
     if extra:
         command += ["--extra-vars", json.dumps(extra)]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=900)
     run = Run(done.returncode, done.stdout + done.stderr)
     start = done.stdout.find("{\n")
     if start < 0:

@@ -19,6 +19,8 @@ from tests.lib.playbook import REPOSITORY, Run, play
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "confops"
 
+SSH_OPTIONS = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+
 
 @dataclass
 class Site:
@@ -84,11 +86,15 @@ class Site:
         """Return the password of the administrator ('admin') or of the sample users ('demo')."""
         return (CACHE / "lab" / f"{who}_password").read_text().strip()
 
+    def copy(self, files: list[Path], directory: str) -> None:
+        """Copy files into a directory of the host."""
+        options = ["-i", CACHE / "lab/id_ed25519", *SSH_OPTIONS.split()]
+        subprocess.run(["scp", "-q", *options, *files, f"root@{self.variables['lab_address']}:{directory}"], check=True)
+
     def shell(self) -> Host:
         """Return a root shell on the host, over SSH."""
-        options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
         return testinfra.get_host(
-            f"ssh://root@{self.variables['lab_address']}", ssh_identity_file=str(CACHE / "lab/id_ed25519"), ssh_extra_args=options, controlpersist=60
+            f"ssh://root@{self.variables['lab_address']}", ssh_identity_file=str(CACHE / "lab/id_ed25519"), ssh_extra_args=SSH_OPTIONS, controlpersist=60
         )
 
     def run(self, command: str) -> str:

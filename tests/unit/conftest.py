@@ -3,6 +3,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+from ansible.module_utils import _internal
+from ansible.module_utils.common import warnings as _warnings
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
@@ -10,3 +13,10 @@ from hypothesis.configuration import set_hypothesis_home_dir
 set_hypothesis_home_dir(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "confops" / "hypothesis")
 settings.register_profile("confops", deadline=None)
 settings.load_profile("confops")
+
+
+@pytest.fixture(autouse=True)
+def modules_are_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here they share one: ansible keeps warnings for all of it and, once a test has loaded its controller side, prints them instead."""
+    monkeypatch.setattr(_internal, "is_controller", False)
+    _warnings._global_warnings.clear()

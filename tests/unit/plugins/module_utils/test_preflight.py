@@ -19,6 +19,7 @@ GOOD: dict[str, Any] = {
     **{name: option["default"] for name, option in OPTIONS.items() if "default" in option},
     "indico_server_name": "indico.example.org",
     "indico_base_url": "https://indico.example.org",
+    "backup_directory": "/var/backups/indico",
     "python2_builder": "host1",
     "python2_cache": "/home/operator/.cache/confops/wheelhouse",
     "indico_admins": [ADMIN],

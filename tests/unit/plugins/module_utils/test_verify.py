@@ -11,12 +11,14 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _repository, _repozo, _verify
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
@@ -254,12 +256,16 @@ def test_everything_is_checked_before_it_fails(repository: Path) -> None:
 def test_a_large_file_uses_two_threads_and_is_read_the_same(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_verify, "CHUNK", 1)
     used: list[Iterator[bytes]] = []
-    ahead = _repository.ahead
-    monkeypatch.setattr(_repository, "ahead", lambda source: (used.append(source), ahead(source))[1])
-    for file in (name(0, "dat"), name(4, "dat")):
-        for path in repository.glob(f"{file[:12]}*"):
-            if path.name < name(7, ""):
-                path.unlink()
+    really_ahead = _repository.ahead
+
+    def ahead(source: Iterator[bytes]) -> Iterator[bytes]:
+        used.append(source)
+        return really_ahead(source)
+
+    monkeypatch.setattr(_repository, "ahead", ahead)
+    for path in repository.glob("2*"):
+        if path.name < name(7, ""):
+            path.unlink()
     assert problems(repository, jobs=2) == []
     assert len(used) == 1
     path = repository / name(7, "fs")
@@ -319,10 +325,8 @@ def remove(repository: Path, chance: random.Random) -> str:
 
 
 def add(repository: Path, chance: random.Random) -> str:
-    path = (
-        repository
-        / f"{FIRST + timedelta(minutes=chance.choice([-30, 30, 90, 7 * 60 + 30])):{_repository.STAMP}}.{chance.choice(['fs', 'fsz', 'deltafs', 'deltafsz', 'dat'])}"
-    )
+    moment = FIRST + timedelta(minutes=chance.choice([-30, 30, 90, 7 * 60 + 30]))
+    path = repository / f"{moment:{_repository.STAMP}}.{chance.choice(['fs', 'fsz', 'deltafs', 'deltafsz', 'dat'])}"
     shutil.copyfile(some(repository, chance, f"*{path.suffix}"), path)
     return path.stem
 
@@ -418,9 +422,9 @@ def restore(repository: Path, made: dict[str, bytes]) -> None:
             path.write_bytes(content)
 
 
-@pytest.mark.parametrize("seed", range(10, 250))
+@pytest.mark.parametrize("seed", range(10))
 def test_every_corruption_is_found_and_its_file_named(repository: Path, seed: int) -> None:
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 (the same each time)
     made = {path.name: path.read_bytes() for path in repository.iterdir()}
     for number in range(100):
         corrupt = chance.choice(CORRUPTIONS)
@@ -439,7 +443,7 @@ def test_flips_in_what_others_wrote_are_found_or_change_nothing(repository: Path
 
     (repository / "confops.json").unlink()
     made = {path.name: path.read_bytes() for path in repository.iterdir()}
-    chance, passed, whole = random.Random(1), 0, content()
+    chance, passed, whole = random.Random(1), 0, content()  # noqa: S311 (the same each time)
     for _each in range(200):
         flip(some(repository, chance, chance.choice(["*z", "*.dat"])), chance)
         if not problems(repository, jobs=1, check=True):
@@ -493,9 +497,8 @@ def test_the_last_line_of_a_compressed_file_is_remembered_too(repository: Path) 
 def test_other_memories_stay_and_those_of_removed_files_go(repository: Path) -> None:
     _verify.verify(str(repository))
     before = state_of(repository)
-    for pattern in (f"{name(7, '')}*", "nothing"):
-        for path in repository.glob(pattern):
-            path.unlink()
+    for path in repository.glob(f"{name(7, '')}*"):
+        path.unlink()
     _repository.write_state(str(repository), {**before, "pins": ["kept"]})
     assert problems(repository, scope="new") == []
     after = state_of(repository)
@@ -595,7 +598,7 @@ def test_a_line_that_a_backup_is_about_to_write_is_waited_for(repository: Path, 
             at_work.wait()
             (repository / f".confops-{at_work.pid}.fsz").unlink()
 
-    monkeypatch.setattr(_verify.time, "sleep", pause)
+    monkeypatch.setattr(time, "sleep", pause)
     report = _verify.verify(str(repository))
     assert (report.problems, report.verified_files, report.remembered, report.warnings) == ([], 8, True, [])
     assert len(waited) == 5
@@ -671,10 +674,12 @@ def test_the_module_fails_with_the_first_problems_and_all_the_data(repository: P
     assert _verify.summary("/r", sentences[:3]) == f"The repository /r is not sound. {' '.join(sentences[:3])}"
 
 
-def test_the_module_warns(repository: Path, capsys: pytest.CaptureFixture[str], at_work: subprocess.Popen[str]) -> None:
+def test_the_module_warns(repository: Path, capsys: pytest.CaptureFixture[str], at_work: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _module, sentence: warned.append(sentence))
     answer = module(capsys, repository)
     assert answer["remembered"] is False
-    assert f"in use by process {at_work.pid}" in str(answer["warnings"])
+    assert warned == [f"What was verified is not remembered. The repository {repository} is in use by process {at_work.pid}; nothing was done."]
 
 
 def test_there_must_be_something_to_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,180 @@
+"""Backup sets of a living site, and the site brought back from them, asked through its pages."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.lib.browser import Browser
+from tests.lib.playbook import Run
+from tests.lib.site import Site
+
+BACKUP, RESTORE, COMMAND = "playbooks/backup.yml", "playbooks/restore.yml", "/opt/indico/bin/indico-backup"
+DATABASE = "/opt/indico/db/main/Data.fs"
+
+
+def back_up(site: Site, **extra: object) -> dict:
+    """Run the playbook and return the manifest of the newest set."""
+    run = site.play(playbook=BACKUP, **extra)
+    assert run.returncode == 0, run.output
+    newest = site.run("ls /var/backups/indico/sets").split()[-1]
+    return {**json.loads(site.run(f"cat /var/backups/indico/sets/{newest}/manifest.json")), "stamp": newest}
+
+
+def restore(site: Site, **extra: object) -> Run:
+    run = site.play(playbook=RESTORE, confirm="indico", **extra)
+    assert run.returncode == 0, run.output
+    return run
+
+
+def titles(site: Site) -> list[str]:
+    """Return the titles of all events that begin with Marked, as the category's page shows them to a visitor."""
+    visitor = site.browser()
+    visitor.wait("/")
+    page = visitor.get("/category/2/overview?period=year&year=2017&month=4&day=3").text + visitor.get("/category/2/").text
+    return sorted(set(re.findall(r"Marked \w+", page)))
+
+
+def stored_file(site: Site) -> bytes:
+    visitor = site.browser()
+    page = visitor.get("/category/2/").text
+    for event in sorted(set(re.findall(r"/event/\d+/", page))):
+        for link in re.findall(r'href="([^"]+/material/[^"]+)"', visitor.get(event).text):
+            answer = visitor.get(link)
+            if answer.headers.get("Content-Type") == "application/pdf":
+                return answer.content
+    raise AssertionError("no event of the category shows a stored file")
+
+
+@pytest.fixture(scope="module")
+def history(site: Site) -> dict[str, dict]:
+    """Two sets with an event each, and an event that is in none."""
+    member = site.browser()
+    assert member.log_in("bruno", site.password("demo")) == "in"
+    sets = {}
+    for name in ("one", "two"):
+        member.create_meeting(f"Marked {name}", category="2")
+        sets[name] = back_up(site, why=f"after {name}")
+    member.create_meeting("Marked three", category="2")
+    assert titles(site) == ["Marked one", "Marked three", "Marked two"]
+    return sets
+
+
+def test_a_set_holds_all_of_the_site(site: Site, history: dict[str, dict]) -> None:
+    one, two = history["one"], history["two"]
+    assert [part["kind"] for part in one["storages"]] == ["full", "nothing"]  # nobody has opened the rooms yet
+    assert [part["kind"] for part in two["storages"]] == ["incremental", "nothing"]
+    assert (two["instance"], two["why"]) == ("indico", "after two")
+    assert two["releases"]["current"]["packages"]["ZODB3"] == "3.10.5"
+    assert two["archive"]["files"] == int(site.run("find /opt/indico/archive -type f | wc -l"))
+    assert "indico.conf" in two["etc"]
+    # What did not change between two sets is on disk once.
+    first = site.run(f"find /var/backups/indico/sets/{two['stamp']}/archive -type f | head -1")
+    assert int(site.run(f"stat --format %h '{first}'")) == 2
+    assert site.run("stat --format '%U %a' /var/backups/indico") == "root 700"
+
+
+def test_without_a_new_transaction_there_is_no_new_set(site: Site) -> None:
+    assert "no new set" not in site.run(f"{COMMAND} run --why test")  # the third event
+    run = site.play(playbook=BACKUP)
+    assert run.changed == {}, run.output
+    assert site.play("--check", playbook=BACKUP).changed == {}
+
+
+def test_stock_repozo_restores_the_same_bytes(site: Site) -> None:
+    site.run("/opt/indico/zeo/bin/repozo -R -r /var/backups/indico/main -o /tmp/stock.fs")
+    size = site.run("stat --format %s /tmp/stock.fs")
+    site.run(f"cmp --bytes {size} /tmp/stock.fs {DATABASE} && rm -f /tmp/stock.fs /tmp/stock.fs.index")
+
+
+def test_plan_changes_nothing_and_the_confirmation_is_asked_for(site: Site, history: dict[str, dict]) -> None:
+    inode = site.run(f"stat --format '%i %s' {DATABASE}")
+    plan = site.play("--check", playbook=RESTORE, set=history["one"]["stamp"])
+    assert plan.returncode == 0, plan.output
+    assert history["one"]["storages"][0]["file"] in plan.output
+    refused = site.play(playbook=RESTORE)
+    assert refused.failures == ["This stops indico and replaces its data by what the plan above says. To do it, run this again with -e confirm=indico"]
+    unknown = site.play(playbook=RESTORE, confirm="indico", set="2001-01-01-00-00-00")
+    assert [failure for failure in unknown.failures if "There is no set 2001-01-01-00-00-00" in failure], unknown.failures
+    assert site.run(f"stat --format '%i %s' {DATABASE}") == inode
+
+
+def test_everything_is_destroyed_and_comes_back_as_of_each_set(site: Site, history: dict[str, dict]) -> None:
+    before = stored_file(site)
+    site.run(f"systemctl stop apache2 indico-scheduler 'indico-zeo@*'; rm {DATABASE}* && rm -r /opt/indico/archive")
+    restore(site)
+    assert titles(site) == ["Marked one", "Marked three", "Marked two"]
+    assert stored_file(site) == before
+    for name, expected in (("one", ["Marked one"]), ("two", ["Marked one", "Marked two"])):
+        restore(site, set=history[name]["stamp"])
+        assert titles(site) == expected
+        assert site.browser().log_in("admin", site.password("admin")) == "in"
+    # What a restore replaced is a database too: nothing is lost by choosing the wrong set.
+    restore(site)
+    assert titles(site) == ["Marked one", "Marked three", "Marked two"]
+
+
+def test_restored_to_a_moment_between_two_sets(site: Site, history: dict[str, dict]) -> None:
+    restore(site, time=history["one"]["storages"][0]["last_transaction"]["time"], storage="main")
+    assert titles(site) == ["Marked one"]
+    restore(site)
+
+
+def test_a_site_that_does_not_come_up_is_put_back(site: Site, history: dict[str, dict]) -> None:
+    site.run("mv /opt/indico/etc/indico.wsgi /opt/indico/etc/indico.wsgi.away")
+    run = site.play(playbook=RESTORE, confirm="indico", set=history["one"]["stamp"])
+    site.run("mv /opt/indico/etc/indico.wsgi.away /opt/indico/etc/indico.wsgi")
+    assert run.returncode != 0
+    assert [failure for failure in run.failures if "The data are back to where they were" in failure], run.failures
+    assert titles(site) == ["Marked one", "Marked three", "Marked two"]
+    assert site.run("ls -d /opt/indico/archive/*")
+
+
+def test_backups_while_somebody_writes_restore_what_was_acknowledged(site: Site) -> None:
+    """Each set holds at least the event whose creation was answered before the run began."""
+    member: Browser = site.browser()
+    assert member.log_in("bruno", site.password("demo")) == "in"
+    for number in range(5):
+        event = member.create_meeting(f"Busy {number}", category="2")
+        assert "incremental" in site.run(f"{COMMAND} run --why busy")
+    site.run(f"systemctl stop apache2 indico-scheduler 'indico-zeo@*'; rm {DATABASE}*")
+    restore(site)
+    assert site.browser().title(f"/event/{event}/").startswith("Busy 4")
+
+
+def test_timer_runs_the_command_and_leaves_word(site: Site) -> None:
+    site.run("systemctl start indico-backup.service")
+    assert "backup done in" in site.run("journalctl --unit indico-backup --output cat --no-pager --lines 3")
+    assert "indico-backup.timer" in site.run("systemctl list-timers --no-pager")
+    status = json.loads(site.run(f"{COMMAND} status"))
+    assert status["ok"]
+    assert site.run(f"{COMMAND} check").startswith("OK: ")
+    assert 'indico_backup_status{instance_name="indico"} 2' in site.run("cat /var/backups/indico/metrics.prom")
+    assert len(site.run(f"{COMMAND} list").splitlines()) >= 2
+
+
+def test_failure_is_said_everywhere(site: Site) -> None:
+    site.run(f"mv {DATABASE} {DATABASE}.away")
+    failed = site.shell().run(f"{COMMAND} run")
+    check = site.shell().run(f"{COMMAND} check")
+    metrics = site.run("cat /var/backups/indico/metrics.prom")
+    site.run(f"mv {DATABASE}.away {DATABASE}")
+    assert failed.rc == 1
+    assert failed.stderr.strip() == f"The database {DATABASE} cannot be read: No such file or directory."
+    assert check.rc == 1 and check.stdout.startswith("WARNING: the last run failed (The database")
+    assert 'indico_backup_status{instance_name="indico"} 0' in metrics
+    site.run(f"{COMMAND} run")
+    assert site.run(f"{COMMAND} check").startswith("OK: ")
+
+
+def test_two_at_once_are_one(site: Site) -> None:
+    """The lock ends with the process that holds it, so the second says who that is and nothing is left."""
+    holder = "import fcntl, os, time; fcntl.flock(os.open('/var/backups/indico', 0), 2); print(1, flush=True); time.sleep(20)"
+    site.run(f'nohup python3 -c "{holder}" >/tmp/holder 2>&1 & while ! [ -s /tmp/holder ]; do sleep 0.1; done')
+    second = site.shell().run(f"{COMMAND} run")
+    site.run("pkill -f fcntl.flock")
+    assert second.rc == 1
+    assert re.fullmatch(r"The repository /var/backups/indico is in use by process \d+; nothing was done\.", second.stderr.strip())
+    assert "backup done" in site.run(f"{COMMAND} run")

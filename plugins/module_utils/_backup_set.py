@@ -1,0 +1,340 @@
+# Copyright: (c) 2026, confops developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Backup sets of an instance: every storage, the stored files, the configuration, and a manifest that holds them together.
+
+    DIRECTORY/STORAGE/      a repozo repository for each storage
+    DIRECTORY/sets/STAMP/   archive/ (files that did not change are hard links to those of the set before), etc/, manifest.json
+    DIRECTORY/status.json   how the last run ended
+
+The module backup_set and the command that timers run share this code, and the lock on DIRECTORY.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _prune, _repository, _repozo, _verify
+from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
+
+VERSION = 1  # of the manifest
+STATUS = "status.json"
+_STAMP = re.compile(r"\d{4}(?:-\d\d){5}")
+
+
+@dataclass
+class Settings:
+    """What is backed up, where to, and how long it stays. Paths are absolute; storages are the names below PREFIX/db."""
+
+    instance: str
+    prefix: str
+    directory: str
+    storages: list[str]
+    compression: str = "gzip"
+    max_incrementals: int | None = None
+    window_days: int | None = 30
+    keep_daily: int = 0
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+    keep_yearly: int = 0
+    keep_chains_min: int = 2
+    metrics: str = ""
+
+    def repository(self, storage: str) -> str:
+        return os.path.join(self.directory, storage)
+
+    def database(self, storage: str) -> str:
+        return os.path.join(self.prefix, "db", storage, "Data.fs")
+
+    @property
+    def sets(self) -> str:
+        return os.path.join(self.directory, "sets")
+
+    def policy(self) -> _prune.Policy:
+        names = ("window_days", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_chains_min")
+        return _prune.Policy(**{name: getattr(self, name) for name in names})
+
+
+@dataclass
+class Outcome:
+    """What a run did, or in check mode would do. problem is a sentence when it failed."""
+
+    changed: bool = False
+    set: str | None = None
+    storages: list[dict[str, Any]] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    problem: str | None = None
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        """Return all of it in one line."""
+        if self.problem:
+            return f"backup failed: {self.problem}"
+        parts = [f"{one['name']} {one['kind']} {one['stored_bytes']} bytes" for one in self.storages]
+        parts += [f"set {self.set}" if self.set else "no new set"] + ([f"{len(self.deleted)} old ones removed"] if self.deleted else [])
+        return f"backup done in {self.seconds:.1f} s: {', '.join(parts)}"
+
+
+def read_settings(path: str) -> Settings:
+    """Read the settings from a JSON file. Raises RepositoryError."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            given = json.load(stream)
+        return Settings(**given)
+    except (OSError, ValueError, TypeError) as error:
+        raise RepositoryError(f"The settings {path} cannot be used: {error}.") from error
+
+
+def manifests(settings: Settings) -> list[dict[str, Any]]:
+    """Return the manifest of each set, from the oldest to the newest. Raises RepositoryError for one that cannot be read."""
+    found = []
+    for stamp in _stamps(settings):
+        path = os.path.join(settings.sets, stamp, "manifest.json")
+        try:
+            with open(path, encoding="utf-8") as stream:
+                found.append({**json.load(stream), "stamp": stamp})
+        except (OSError, ValueError) as error:
+            raise RepositoryError(f"{path} cannot be read: {error}.") from error
+    return found
+
+
+def _stamps(settings: Settings) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(name for name in os.listdir(settings.sets) if _STAMP.fullmatch(name))
+    return []
+
+
+def run(settings: Settings, *, who: str, why: str, full: bool = False, check: bool = False) -> Outcome:
+    """Make a backup set, unless nothing was committed since the last one, and remove what the policy does not keep.
+
+    who and why go into the manifest. Raises RepositoryError and OSError; what went wrong is in the status file too.
+    """
+    outcome, began = Outcome(), time.monotonic()
+    with _repository.lock(settings.directory):
+        try:
+            _run(settings, outcome, who=who, why=why, full=full, check=check)
+        except (RepositoryError, _filestorage.FileStorageError, OSError) as error:
+            outcome.problem = str(error)
+            raise RepositoryError(outcome.problem) from error
+        finally:
+            outcome.seconds = round(time.monotonic() - began, 3)
+            if not check:
+                _leave_word(settings, outcome)
+    return outcome
+
+
+def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: bool, check: bool) -> None:
+    unfinished = _unfinished(settings)
+    if not check:
+        for name in unfinished:
+            shutil.rmtree(os.path.join(settings.sets, name))
+        for storage in settings.storages:
+            os.makedirs(settings.repository(storage), 0o700, exist_ok=True)
+        os.makedirs(settings.sets, 0o700, exist_ok=True)
+    stamp = datetime.now(timezone.utc).strftime(_repository.STAMP)
+    reason = "a full backup was asked for" if full else ""
+    for storage in settings.storages:
+        outcome.storages.append(_back_up(settings, storage, reason, check))
+    # Stored files come after the databases: what a transaction names is there before it is committed.
+    if any(one["kind"] != "nothing" for one in outcome.storages) or not _stamps(settings) or _etc_differs(settings):
+        outcome.changed, outcome.set = True, stamp
+        if not check:
+            _make_set(settings, stamp, {"who": who, "why": why, "storages": outcome.storages})
+    outcome.changed = outcome.changed or bool(unfinished)
+    _tidy(settings, outcome, check)
+
+
+def _back_up(settings: Settings, storage: str, full: str, check: bool) -> dict[str, Any]:
+    """Back up one storage and verify what is new. Return what the manifest says of it."""
+    repository = settings.repository(storage)
+    if check and not os.path.isdir(repository):
+        return {"name": storage, "kind": "full", "reason": "there is no repository yet", "file": None, "stored_bytes": 0, "end": 0, "last_transaction": None}
+    done = _repozo.backup(
+        settings.database(storage), repository, compression=settings.compression, full=full, max_incrementals=settings.max_incrementals, check=check
+    )
+    if not check and done.decision.end:
+        report = _verify.verify(repository, scope="new")
+        if report.problems:
+            raise RepositoryError(_verify.summary(repository, report.problems))
+    return {
+        "name": storage,
+        "kind": done.decision.kind,
+        "reason": done.decision.reason,
+        "file": done.file and os.path.basename(done.file),
+        "stored_bytes": done.stored_bytes,
+        "end": done.decision.end,
+        "last_transaction": done.last_transaction and done.last_transaction.data(),
+    }
+
+
+def _unfinished(settings: Settings) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(name for name in os.listdir(settings.sets) if name.startswith(_repository.TEMPORARY))
+    return []
+
+
+def _etc_differs(settings: Settings) -> bool:
+    last = os.path.join(settings.sets, _stamps(settings)[-1], "etc")
+    return _sums(last) != _sums(os.path.join(settings.prefix, "etc"))
+
+
+def _sums(directory: str) -> dict[str, str]:
+    """Return the sha256 of each file below the directory by its path there."""
+    found = {}
+    for path in _files(directory):
+        with open(path, "rb") as stream:
+            found[os.path.relpath(path, directory)] = hashlib.sha256(stream.read()).hexdigest()
+    return found
+
+
+def _files(directory: str) -> Iterator[str]:
+    for place, _directories, names in sorted(os.walk(directory)):
+        for name in sorted(names):
+            path = os.path.join(place, name)
+            if os.path.isfile(path) and not os.path.islink(path):
+                yield path
+
+
+def _make_set(settings: Settings, stamp: str, told: dict[str, Any]) -> None:
+    last = _stamps(settings)[-1:]
+    place = os.path.join(settings.sets, f"{_repository.TEMPORARY}{stamp}")
+    os.mkdir(place, 0o700)
+    archive, etc = os.path.join(settings.prefix, "archive"), os.path.join(settings.prefix, "etc")
+    if os.path.isdir(archive):
+        unchanged = [f"--link-dest={os.path.join(settings.sets, last[0], 'archive')}"] if last else []
+        _command(["rsync", "--archive", "--numeric-ids", *unchanged, f"{archive}/", os.path.join(place, "archive")])
+    if os.path.isdir(etc):
+        _command(["rsync", "--archive", "--numeric-ids", f"{etc}/", os.path.join(place, "etc")])
+    _command(["sync", "--file-system", place])
+    stored = list(_files(os.path.join(place, "archive")))
+    manifest = {
+        "version": VERSION,
+        "instance": settings.instance,
+        "host": socket.getfqdn(),
+        **told,
+        "releases": _releases(settings.prefix),
+        "archive": {"files": len(stored), "bytes": sum(os.stat(path).st_size for path in stored)},
+        "etc": _sums(os.path.join(place, "etc")),
+    }
+    _repository.replace(os.path.join(place, "manifest.json"), json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+    os.rename(place, os.path.join(settings.sets, stamp))
+    _repository.sync(settings.sets)
+
+
+def _releases(prefix: str) -> dict[str, Any]:
+    """Return the name of each release that runs and the versions of its Python packages."""
+    found = {}
+    for link in ("current", "zeo"):
+        path = os.path.realpath(os.path.join(prefix, link))
+        directory = os.path.join(path, "lib/python2.7/site-packages")
+        if os.path.isdir(directory):
+            installed = (re.fullmatch(r"(.+)-([^-]+)\.dist-info", name) for name in sorted(os.listdir(directory)))
+            found[link] = {"name": os.path.basename(path), "packages": {match[1]: match[2] for match in installed if match}}
+    return found
+
+
+def _command(argv: list[str]) -> None:
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    except FileNotFoundError as error:
+        raise RepositoryError(f"There is no {argv[0]} on this host.") from error
+    # 24: files vanished while they were read; Indico removes some, and the database that is stored does not name those.
+    if done.returncode not in (0, 24):
+        raise RepositoryError(f"{argv[0]} failed (exit code {done.returncode}): {done.stdout.strip()[-500:]}")
+
+
+def _tidy(settings: Settings, outcome: Outcome, check: bool) -> None:
+    """Prune the repositories, then remove the sets that name a chain which is gone."""
+    oldest = ""
+    for storage in settings.storages:
+        repository = settings.repository(storage)
+        if check and not os.path.isdir(repository):
+            continue
+        pruned = _prune.prune(repository, settings.policy(), check=check)
+        outcome.warnings += [f"{storage}: {sentence}" for sentence in pruned.warnings]
+        outcome.deleted += [f"{storage}/{stamp}" for stamp in pruned.deleted]
+        kept = [chain["stamp"] for chain in pruned.chains if chain["stamp"] not in pruned.deleted]
+        oldest = max(oldest, kept[0]) if kept else oldest
+    # The set of a moment before every chain of some storage restores nothing whole; the newest always stays.
+    for stamp in [one for one in _stamps(settings)[:-1] if one < oldest and not _whole(settings, one)]:
+        outcome.deleted.append(f"sets/{stamp}")
+        if not check:
+            place = os.path.join(settings.sets, f"{_repository.TEMPORARY}{stamp}")
+            os.rename(os.path.join(settings.sets, stamp), place)
+            shutil.rmtree(place)
+    outcome.changed = outcome.changed or bool(outcome.deleted)
+
+
+def _whole(settings: Settings, stamp: str) -> bool:
+    """Whether every storage can still be restored to what the set of this stamp says of it."""
+    with open(os.path.join(settings.sets, stamp, "manifest.json"), encoding="utf-8") as stream:
+        told = json.load(stream)
+    for one in told["storages"]:
+        repository = _repository.read(settings.repository(one["name"])) if os.path.isdir(settings.repository(one["name"])) else None
+        chains = repository.chains if repository else []
+        # It was made at the stamp or, when nothing was new, before: the chain of then must still be there.
+        if one["end"] and not any(chain.stamp <= (one["file"] or stamp).split(".")[0] and chain.end >= one["end"] for chain in chains):
+            return False
+    return True
+
+
+def _leave_word(settings: Settings, outcome: Outcome) -> None:
+    """Write down how the run ended, for people and for monitoring, also when it failed."""
+    path = os.path.join(settings.directory, STATUS)
+    last: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as stream:
+        last = json.load(stream)
+    now = time.time()
+    status = {
+        "ok": outcome.problem is None,
+        "ended": datetime.fromtimestamp(now, timezone.utc).strftime(_verify.TIME),
+        "ended_seconds": int(now),
+        "success_seconds": int(now) if outcome.problem is None else last.get("success_seconds", 0),
+        **{one.name: getattr(outcome, one.name) for one in fields(outcome)},
+    }
+    with contextlib.suppress(OSError):  # a full disk must not hide the first error
+        _repository.replace(path, json.dumps(status, indent=1, sort_keys=True).encode() + b"\n")
+        if settings.metrics:
+            _repository.replace(settings.metrics, _metrics(settings, status).encode())
+            os.chmod(settings.metrics, 0o644)
+
+
+def _metrics(settings: Settings, status: dict[str, Any]) -> str:
+    """Return the status in Prometheus' text format."""
+    rows: list[tuple[str, str, list[tuple[dict[str, str], float]]]] = [
+        ("backup_status", "2 after a success, 0 after a failure", [({}, 2 if status["ok"] else 0)]),
+        ("backup_time_seconds", "When the last run ended", [({}, status["ended_seconds"])]),
+        ("backup_success_time_seconds", "When the last good run ended", [({}, status["success_seconds"])]),
+        ("backup_duration_seconds", "How long the last run took", [({}, status["seconds"])]),
+        ("backup_added_bytes", "What the last run stored", [({"storage": one["name"]}, one["stored_bytes"]) for one in status["storages"]]),
+        ("repository_bytes", "Size of the repository", [({"storage": name}, _bytes(settings.repository(name))) for name in settings.storages]),
+        ("chain_length", "Files of the newest chain", [({"storage": name}, _chain_length(settings.repository(name))) for name in settings.storages]),
+    ]
+    lines = []
+    for name, words, values in rows:
+        lines += [f"# HELP indico_{name} {words}.", f"# TYPE indico_{name} gauge"]
+        for labels, value in values:
+            shown = ",".join(f'{key}="{text}"' for key, text in {"instance_name": settings.instance, **labels}.items())
+            lines.append(f"indico_{name}{{{shown}}} {value}")
+    return "\n".join(lines) + "\n"
+
+
+def _bytes(repository: str) -> int:
+    return sum(entry.stat().st_size for entry in os.scandir(repository)) if os.path.isdir(repository) else 0
+
+
+def _chain_length(repository: str) -> int:
+    chains = _repository.read(repository).chains if os.path.isdir(repository) else []
+    return len(chains[-1].files) if chains else 0

@@ -1,0 +1,408 @@
+# Copyright: (c) 2026, confops developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Retention: which chains of a repozo repository stay, and how the others go.
+
+A chain goes so that at any moment what is left of it is the beginning of a chain. confops.json names it first; then go its
+index files, its incremental backups from the newest to the oldest, its .dat file, and its full backup last. Stock repozo
+restores by the directory alone: while a chain goes it restores an older state than asked for, as after a missed backup.
+With the full backup gone first, it would join the incremental ones to the chain before.
+
+All that is decided follows from names, .dat files and confops.json, never from times of files. The calendar is UTC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple, cast
+
+from ansible_collections.confops.indico.plugins.module_utils import _repository
+from ansible_collections.confops.indico.plugins.module_utils._repository import Chain, Repository, RepositoryError
+
+_LONGEST = 36500  # days that a window may have
+_OPTION_PERIOD = (("keep_daily", "day", "%Y-%m-%d"), ("keep_weekly", "week", "%G-W%V"), ("keep_monthly", "month", "%Y-%m"), ("keep_yearly", "year", "%Y"))
+_NAME = re.compile(r"(\d{4}(?:-\d\d){5})\.(dat|index|deltafs|fs)(?:(?<=fs)z)?")
+_PINS, _PRUNING = "pins", "pruning"  # keys of confops.json: lists of stamps
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What stays. damaged is keep or delete. Raises RepositoryError for a policy that makes no sense."""
+
+    window_days: int | None = None
+    keep_daily: int = 0
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+    keep_yearly: int = 0
+    keep_chains_min: int = 2
+    require_verified: bool = True
+    damaged: str = "keep"
+
+    def __post_init__(self) -> None:
+        for option, _word, _form in _OPTION_PERIOD:
+            if getattr(self, option) < 0:
+                raise RepositoryError(f"{option} is {getattr(self, option)}; it is a number of generations, 0 or more.")
+        if self.window_days is not None and not 1 <= self.window_days <= _LONGEST:
+            raise RepositoryError(f"window_days is {self.window_days}; a window has 1 to {_LONGEST} days. Leave it out to have none.")
+        if self.keep_chains_min < 1:
+            raise RepositoryError(f"keep_chains_min is {self.keep_chains_min}; at least 1 chain must remain.")
+        if self.window_days is None and not any(getattr(self, option) for option, _word, _form in _OPTION_PERIOD):
+            options = ", ".join(option for option, _word, _form in _OPTION_PERIOD)
+            raise RepositoryError(f"Neither window_days nor any of {options} is given: that would be a policy to delete everything.")
+
+    @property
+    def counted(self) -> str:
+        """What keep_chains_min is a number of."""
+        return "verified" if self.require_verified else "sound"
+
+
+class Verdict(NamedTuple):
+    """Whether a chain stays, and why. The incremental backups before the first full one are judged like a chain, named after the first of them."""
+
+    chain: Chain
+    keep: bool
+    reasons: list[str]
+
+
+@dataclass
+class Result:
+    """What a run did, or in check mode would do. chains are as the module returns them; sizes are bytes."""
+
+    chains: list[dict[str, Any]]
+    deleted: list[str]
+    freed_bytes: int
+    remaining_window: dict[str, str] | None
+    pins: list[str]
+    changed: bool
+    diff: dict[str, str]
+    warnings: list[str] = field(default_factory=list)
+
+
+def now() -> datetime:
+    """Return what the clock says."""
+    return datetime.now(timezone.utc)
+
+
+# What is decided
+
+
+def decide(repository: Repository, state: dict[str, Any], policy: Policy, now: datetime) -> list[Verdict]:
+    """Judge each chain, from the oldest to the newest. state is what confops.json holds."""
+    groups = _groups(repository)
+    doomed = {chain.stamp for chain in _doomed(groups, state)}
+    sound = _sound(groups, doomed)
+    begin = _window_begin(sound, policy, now)
+    rules = _rules(sound, policy, begin)
+    verdicts, newer = [], 0
+    for chain, problems in reversed(groups):
+        if chain.stamp in doomed:
+            verdicts.append(Verdict(chain, False, ["its deletion has begun"]))
+            continue
+        counts = not problems and (not policy.require_verified or verified(chain, state))
+        reasons = ["pinned"] if chain.stamp in _stamps(state, _PINS) else []
+        if problems:
+            if policy.damaged == "keep":
+                reasons.append(f"damaged, and such chains are kept: {problems[0]}")
+            elif len(_of_stamp(groups, chain.stamp)) > 1:
+                reasons.append("another full backup has the same name")
+            elif begin is not None and chain.files[-1].stamp > begin:
+                reasons.append("in the recovery window, though damaged")
+        reasons += rules.get(chain.stamp, [])
+        if newer < policy.keep_chains_min:
+            many = policy.keep_chains_min
+            reasons.append(f"one of the newest {many} {policy.counted} chains" if counts else f"fewer than {many} {policy.counted} chains are newer")
+        newer += counts
+        verdicts.append(Verdict(chain, bool(reasons), reasons or ([f"damaged: {problems[0]}"] if problems else ["no rule keeps it"])))
+    return verdicts[::-1]
+
+
+def verified(chain: Chain, state: dict[str, Any]) -> bool:
+    """Whether each file of a sound chain is remembered as verified, with the size that it has and the md5 that the .dat file says."""
+    known = _repository.section(state, "verified")
+    md5 = {entry.name: entry.md5 for entry in chain.entries}
+    memories = [(known.get(one.name, {}), one) for one in chain.files]
+    return all(memory.get("bytes") == one.bytes and memory.get("md5") == md5[one.name] for memory, one in memories)
+
+
+def warnings(repository: Repository, state: dict[str, Any], policy: Policy, now: datetime, verdicts: Sequence[Verdict]) -> list[str]:
+    """Say what the operator should know beside the verdicts."""
+    found = []
+    groups = _groups(repository)
+    sound = _sound(groups, {chain.stamp for chain in _doomed(groups, state)})
+    if sound:
+        newest = sound[-1].files[-1]
+        age = now - newest.time
+        if age < timedelta(0):
+            found.append(
+                f"{newest.name} is of the future: it is {_stamp_of(now)} by this host's clock. The clock was set back, or it was wrong before."
+                + (" The recovery window is measured from the clock, the earlier of the two." if policy.window_days else "")
+            )
+        elif policy.window_days and age > timedelta(days=policy.window_days):
+            found.append(
+                f"The newest sound backup, {newest.name}, is {age.days} days old: backups have stopped, or the clock has jumped."
+                " The recovery window is measured from that backup."
+            )
+    for (chain, problems), verdict in zip(groups, verdicts):
+        if problems and chain.stamp not in _stamps(state, _PRUNING):
+            fate = "kept" if verdict.keep else "deleted"
+            found.append(f"The chain {chain.stamp} is damaged and counts for nothing; it is {fate}: {problems[0]}")
+    counted = sum(not policy.require_verified or verified(chain, state) for chain in sound)
+    held = [verdict for verdict in verdicts if verdict.keep and all(reason.startswith("fewer than") for reason in verdict.reasons)]
+    if held and counted < policy.keep_chains_min:
+        kind = policy.counted
+        found.append(f"No chain may go yet: {policy.keep_chains_min} {kind} chains must be newer than one that goes; {kind} here: {counted}.")
+    here = {chain.stamp for chain, _problems in groups}
+    found += [f"The chain {stamp} is pinned, but it is not here." for stamp in _stamps(state, _PINS) if stamp not in here]
+    return found
+
+
+def _groups(repository: Repository) -> list[tuple[Chain, list[str]]]:
+    """Return each chain with what is wrong with it, which here includes what stock repozo would not restore."""
+    groups = []
+    if repository.strays:
+        strays = Chain(repository.strays[0].stamp, repository.strays)
+        groups.append((strays, ["its incremental backups continue a full one that is not here."]))
+    often = Counter(chain.stamp for chain in repository.chains)
+    for chain in repository.chains:
+        problems = list(chain.problems)
+        if often[chain.stamp] > 1 or len({one.stamp for one in chain.files}) < len(chain.files):
+            problems.append("two of its files are of the same second.")
+        groups.append((chain, problems))
+    return groups
+
+
+def _sound(groups: Sequence[tuple[Chain, list[str]]], without: Iterable[str]) -> list[Chain]:
+    return [chain for chain, problems in groups if not problems and chain.stamp not in without]
+
+
+def _of_stamp(groups: Sequence[tuple[Chain, list[str]]], stamp: str) -> list[tuple[Chain, list[str]]]:
+    return [group for group in groups if group[0].stamp == stamp]
+
+
+def _window_begin(sound: Sequence[Chain], policy: Policy, now: datetime) -> str | None:
+    """Return the stamp of the first moment of the window, None without one.
+
+    It is measured from the newest backup, or from the clock when that is earlier. So no chain grows old by the clock alone,
+    whether the clock is wrong or backups have stopped, and whatever either of them would keep is kept.
+    """
+    if policy.window_days is None or not sound:
+        return None
+    try:
+        return _stamp_of(min(now, sound[-1].files[-1].time) - timedelta(days=policy.window_days))
+    except OverflowError:
+        return ""
+
+
+def _stamp_of(moment: datetime) -> str:
+    """Return the stamp of the second that a moment is in. A stamp is later than the moment when it is greater than this."""
+    return f"{moment.year:04}{moment:-%m-%d-%H-%M-%S}"
+
+
+def _rules(sound: Sequence[Chain], policy: Policy, begin: str | None) -> dict[str, list[str]]:
+    """Return the reasons that the window and the generations give, by stamp."""
+    reasons: dict[str, list[str]] = {chain.stamp: [] for chain in sound}
+    if begin is not None:
+        for chain in sound:
+            if chain.files[-1].stamp > begin:
+                reasons[chain.stamp].append("in the recovery window")
+        before = [chain.stamp for chain in sound if chain.stamp <= begin]
+        if before and not reasons[before[-1]]:
+            reasons[before[-1]].append("what the recovery window begins with")
+    for option, word, form in _OPTION_PERIOD:
+        seen: set[str] = set()
+        for chain in reversed(sound):
+            period = _repository.time_of(chain.stamp).strftime(form)
+            if period not in seen and len(seen) < getattr(policy, option):
+                seen.add(period)
+                reasons[chain.stamp].append(f"the newest of the {word} {period}")
+    return reasons
+
+
+# What confops.json says
+
+
+def _stamps(state: dict[str, Any], key: str) -> list[str]:
+    found = state.get(key)
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+
+
+def _read_state(path: str) -> dict[str, Any]:
+    """Return what confops.json holds. Unlike all else in it, pins cannot be found again, so a damaged one is refused."""
+    try:
+        with open(os.path.join(path, _repository.STATE), encoding="utf-8") as stream:
+            state = json.load(stream)
+        if not isinstance(state, dict) or not isinstance(state.get(_PINS, []), list):
+            raise ValueError("it holds something else than expected")
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise RepositoryError(
+            f"{_repository.STATE} in {path} is damaged ({error}), so it is not known which chains are pinned; nothing was deleted."
+            " Repair it, or remove it and pin them again."
+        ) from error
+    return cast("dict[str, Any]", state)
+
+
+def _repin(groups: Sequence[tuple[Chain, list[str]]], state: dict[str, Any], path: str, pin: Sequence[str], unpin: Sequence[str]) -> list[str]:
+    """Return the pins as they shall be. Raises RepositoryError for a chain that cannot be pinned."""
+    for stamp in pin:
+        if stamp in unpin:
+            raise RepositoryError(f"The chain {stamp} is both in pin and in unpin.")
+        named = _of_stamp(groups, stamp)
+        if not named:
+            raise RepositoryError(f"There is no chain {stamp} in {path} to pin; a chain is named after its full backup, like 2026-11-24-02-00-00.")
+        if stamp in _stamps(state, _PRUNING) and named[0][1]:
+            raise RepositoryError(f"The chain {stamp} can no longer be pinned: its deletion has begun.")
+    return sorted({*_stamps(state, _PINS), *pin} - set(unpin))
+
+
+# What is done
+
+
+def prune(path: str, policy: Policy, *, pin: Sequence[str] = (), unpin: Sequence[str] = (), check: bool = False) -> Result:
+    """Delete the chains that the policy does not keep, or with check say which.
+
+    Raises RepositoryError, whose message is for the operator.
+    """
+    moment = now()
+    with _repository.lock(path):
+        repository, state, sizes = _repository.read(path), _read_state(path), _sizes(path)
+        groups = _groups(repository)
+        pinned = _with(state, _PINS, _repin(groups, state, path, pin, unpin))
+        verdicts = decide(repository, pinned, policy, moment)
+        gone = [verdict.chain for verdict in verdicts if not verdict.keep]
+        marked = _with(pinned, _PRUNING, list(dict.fromkeys(_stamps(state, _PRUNING) + [chain.stamp for chain in gone])))
+        names = [_names(repository, verdict.chain, sizes) for verdict in verdicts]
+        freed = {name for verdict, going in zip(verdicts, names) if not verdict.keep for name in going}
+        deleted = [chain.stamp for chain in gone]
+        if not check:
+            if marked != state:
+                try:
+                    _repository.write_state(path, marked)
+                except OSError as error:
+                    raise RepositoryError(f"{_repository.STATE} in {path} cannot be written: {error.strerror}. Nothing was deleted.") from error
+            finish(path)
+            # What counts is what is there.
+            freed -= set(_sizes(path))
+            left = {chain.stamp for chain, _problems in _groups(_repository.read(path))}
+            deleted = [chain.stamp for chain, _problems in groups if chain.stamp not in left]
+    return Result(
+        chains=[
+            {
+                "stamp": verdict.chain.stamp,
+                "keep": verdict.keep,
+                "reasons": verdict.reasons,
+                "files": len(verdict.chain.files),
+                "stored_bytes": sum(sizes[name] for name in going),
+            }
+            for verdict, going in zip(verdicts, names)
+        ],
+        deleted=deleted,
+        freed_bytes=sum(sizes[name] for name in freed),
+        remaining_window=_remaining(_sound(groups, {chain.stamp for chain in gone})),
+        pins=_stamps(pinned, _PINS),
+        changed=bool(deleted) or _with(pinned, _PRUNING, _stay_marked(groups, pinned)) != state,
+        diff=_diff(path, groups, state, pinned, deleted),
+        warnings=warnings(repository, pinned, policy, moment, verdicts),
+    )
+
+
+def finish(path: str, act: bool = True) -> list[str]:
+    """Finish the deletions that an interrupted run began, when act, and say which. The lock must be held.
+
+    Where a chain so marked is the newest sound one after all, it stays: others were removed by hand.
+    """
+    state = _repository.read_state(path)
+    if not _stamps(state, _PRUNING):
+        return []
+    repository = _repository.read(path)
+    groups = _groups(repository)
+    doomed = _doomed(groups, state)
+    if act:
+        for chain in doomed:
+            _remove(path, _names(repository, chain, _sizes(path)))
+        state = _with(state, _PRUNING, _stay_marked(groups, state))
+        here = _sizes(path)
+        for key in ("verified", "stored"):
+            if isinstance(state.get(key), dict):
+                state[key] = {name: memory for name, memory in state[key].items() if name in here or not _NAME.fullmatch(name)}
+        _repository.write_state(path, state)
+    return [f"removed the chain {chain.stamp}, whose deletion had begun" for chain in doomed]
+
+
+def _doomed(groups: Sequence[tuple[Chain, list[str]]], state: dict[str, Any]) -> list[Chain]:
+    """Return the chains that are marked as being deleted, except where that cannot be meant: a pinned one, or the last."""
+    marked, pins = _stamps(state, _PRUNING), _stamps(state, _PINS)
+    newest = max((chain.stamp for chain in _sound(groups, marked)), default="")
+    return [
+        chain
+        for chain, _problems in groups
+        if chain.stamp in marked and chain.stamp not in pins and chain.stamp < newest and len(_of_stamp(groups, chain.stamp)) == 1
+    ]
+
+
+def _stay_marked(groups: Sequence[tuple[Chain, list[str]]], state: dict[str, Any]) -> list[str]:
+    """Return the stamps of what was begun to be deleted and cannot go now. What is whole loses its mark instead."""
+    doomed = {chain.stamp for chain in _doomed(groups, state)}
+    stay = {chain.stamp for chain, problems in groups if problems and chain.stamp not in doomed}
+    return [stamp for stamp in _stamps(state, _PRUNING) if stamp in stay]
+
+
+def _with(state: dict[str, Any], key: str, stamps: list[str]) -> dict[str, Any]:
+    """Return a copy with these stamps under a key, without the key when there are none."""
+    changed = {name: value for name, value in state.items() if name != key}
+    return {**changed, key: stamps} if stamps else changed
+
+
+def _sizes(path: str) -> dict[str, int]:
+    return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in os.scandir(path)}
+
+
+def _names(repository: Repository, chain: Chain, here: Iterable[str]) -> list[str]:
+    """Return the files that go with a chain, in the order in which they go.
+
+    They are all that is named after its full backup and before the next one: an index may be a second later than its data.
+    """
+    stray = not chain.files[0].full
+    first = "" if stray else chain.stamp
+    behind = min((other.stamp for other in repository.chains if other.stamp > chain.stamp), default="~")
+    turn = {"index": 0, "deltafs": 1, "dat": 0 if stray else 2, "fs": 3}
+    found = [(match[1], turn[match[2]], name) for name in here if (match := _NAME.fullmatch(name)) and first <= match[1] < behind]
+    return [name for _stamp, _turn, name in sorted(sorted(found, reverse=True), key=lambda one: one[1])]
+
+
+def _remove(path: str, names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(path, name))
+        except OSError as error:
+            raise RepositoryError(f"{name} in {path} cannot be removed: {error.strerror}. The next run goes on with it.") from error
+        if not name.endswith(".index"):
+            _repository.sync(path)  # or a power failure might bring back a newer one alone
+
+
+def _remaining(sound: Sequence[Chain]) -> dict[str, str] | None:
+    if not sound:
+        return None
+    earliest, latest = sound[0].files[0].time, sound[-1].files[-1].time
+    return {"earliest": earliest.isoformat().replace("+00:00", "Z"), "latest": latest.isoformat().replace("+00:00", "Z")}
+
+
+def _diff(path: str, groups: Sequence[tuple[Chain, list[str]]], before: dict[str, Any], after: dict[str, Any], deleted: Sequence[str]) -> dict[str, str]:
+    def shown(stamps: Iterable[str], state: dict[str, Any]) -> str:
+        return "".join(f"{stamp} (pinned)\n" if stamp in _stamps(state, _PINS) else f"{stamp}\n" for stamp in stamps)
+
+    stamps = [chain.stamp for chain, _problems in groups]
+    return {
+        "before_header": path,
+        "after_header": path,
+        "before": shown(stamps, before),
+        "after": shown((stamp for stamp in stamps if stamp not in deleted), after),
+    }

@@ -1,0 +1,368 @@
+# Copyright: (c) 2026, confops developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A repozo repository: its names, its chains, and what this collection remembers beside them.
+
+The format is that of repozo in ZODB3 3.10.5 (src/ZODB/scripts/repozo.py there), which later versions kept:
+
+- YYYY-MM-DD-HH-MM-SS in UTC names a run; .fs is a full backup, .deltafs an incremental one, a trailing z means gzip;
+- a full backup and the incrementals up to the next full one are a chain;
+- the .dat file of a chain, named after its full backup, has a line "PATH START END MD5" for each of its files, in order:
+  the range of Data.fs that the file holds (bytes) and the md5 of that range, uncompressed;
+- an .index file may accompany a run; ZODB makes a new one when it is missing.
+
+confops.json is this collection's own: stock repozo passes over it, and a repository without it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import queue
+import re
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, cast
+
+STAMP = "%Y-%m-%d-%H-%M-%S"
+STATE = "confops.json"
+TEMPORARY = ".confops-"  # how the names of unfinished files begin
+STOCK_TEMPORARY = "tmp.tmp"  # repozo's own, always the same
+_DATA = re.compile(r"(\d{4}(?:-\d\d){5})\.(delta)?fs(z)?")
+_BESIDE = re.compile(r"(\d{4}(?:-\d\d){5})\.(?:dat|index)")
+CHUNK = 4 * 2**20
+_PACKED = 2**20  # bytes of a compressed file that are read at once; they unpack to more
+
+
+class RepositoryError(Exception):
+    """The repository cannot be used; the message is a sentence for the operator."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a .dat file: the file's name without its directory, the range of Data.fs that it holds, and the md5 of that."""
+
+    name: str
+    start: int
+    end: int
+    md5: str
+
+    def line(self, directory: str) -> str:
+        return f"{os.path.join(directory, self.name)} {self.start} {self.end} {self.md5}\n"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One full or incremental backup as the directory shows it. bytes is its size there."""
+
+    name: str
+    stamp: str
+    full: bool
+    compressed: bool
+    bytes: int
+
+    @property
+    def time(self) -> datetime:
+        return time_of(self.stamp)
+
+
+@dataclass
+class Chain:
+    """A full backup, its incrementals, and their .dat file. problems are sentences; a chain that has any is not added to."""
+
+    stamp: str
+    files: list[DataFile]
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        """Bytes of Data.fs that the chain covers."""
+        return self.entries[-1].end if self.entries else 0
+
+    @property
+    def names(self) -> list[str]:
+        return [one.name for one in self.files]
+
+
+@dataclass
+class Repository:
+    """What a directory holds. strays are data files before the first full backup, leftovers what an interrupted run left."""
+
+    path: str
+    chains: list[Chain]
+    strays: list[DataFile]
+    leftovers: list[str]
+    problems: list[str]
+
+    @property
+    def newest(self) -> str | None:
+        """The stamp of the newest data file."""
+        files = [one for chain in self.chains for one in chain.files] + self.strays
+        return max((one.stamp for one in files), default=None)
+
+    def all_problems(self) -> list[str]:
+        return self.problems + [sentence for chain in self.chains for sentence in chain.problems]
+
+
+def time_of(stamp: str) -> datetime:
+    """Return the moment (UTC) that a stamp names. Raises ValueError for one that is no date."""
+    return datetime.strptime(stamp, STAMP).replace(tzinfo=timezone.utc)
+
+
+def data_file(name: str, size: int) -> DataFile | None:
+    """Return what the name says of a data file, None when it is the name of something else."""
+    match = _DATA.fullmatch(name)
+    return match and DataFile(name, match[1], not match[2], bool(match[3]), size)
+
+
+def parse_dat(text: str) -> tuple[list[Entry], list[str]]:
+    """Return the lines of a .dat file and what is wrong with the others."""
+    entries, wrong = [], []
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        match = re.fullmatch(r"(.*/)?([^/]+) (\d{1,18}) (\d{1,18}) ([0-9a-f]{32})\n", line)
+        if match:
+            entries.append(Entry(match[2], int(match[3]), int(match[4]), match[5]))
+        else:
+            wrong.append(f"line {number} is not whole")
+    return entries, wrong
+
+
+def read(path: str) -> Repository:
+    """Read the directory and its .dat files, none of the data. Raises RepositoryError when it is no directory."""
+    try:
+        found = dict(_sizes(path))
+    except OSError as error:
+        raise RepositoryError(f"The repository {path} cannot be read: {error.strerror}.") from error
+    files = sorted(filter(None, (data_file(name, size) for name, size in found.items())), key=lambda one: (one.stamp, not one.full))
+    repository = Repository(path, [], [], sorted(name for name in found if name.startswith(TEMPORARY) or name == STOCK_TEMPORARY), [])
+    for one in files:
+        if one.full:
+            repository.chains.append(Chain(one.stamp, [one]))
+        elif repository.chains:
+            repository.chains[-1].files.append(one)
+        else:
+            repository.strays.append(one)
+    repository.problems += [f"{one.name} is an incremental backup without the full one that it continues." for one in repository.strays]
+    repository.problems += _twins(files)
+    stamps = {one.stamp for one in files}
+    for name in sorted(found):
+        match = _BESIDE.fullmatch(name)
+        if match and match[1] not in stamps:
+            repository.problems.append(f"{name} belongs to no backup here.")
+    for chain in repository.chains:
+        _read_chain(chain, path)
+    return repository
+
+
+def _sizes(path: str) -> Iterator[tuple[str, int]]:
+    """Yield the names in a directory and their sizes (bytes). What another run removes in this moment is not there."""
+    with os.scandir(path) as found:
+        for entry in found:
+            with contextlib.suppress(FileNotFoundError):
+                yield entry.name, entry.stat(follow_symlinks=False).st_size
+
+
+def _twins(files: list[DataFile]) -> Iterator[str]:
+    """Yield a sentence for each second that names two files: stock repozo restores only one of them."""
+    for one, next_one in zip(files, files[1:]):
+        if one.stamp == next_one.stamp:
+            yield f"{one.name} and {next_one.name} are of the same second; stock repozo restores only one of them."
+
+
+def _read_chain(chain: Chain, path: str) -> None:
+    dat = f"{chain.stamp}.dat"
+    try:
+        with open(os.path.join(path, dat), encoding="utf-8", errors="replace", newline="\n") as stream:
+            chain.entries, wrong = parse_dat(stream.read())
+    except FileNotFoundError:
+        chain.problems.append(f"{dat} is missing.")
+        return
+    except OSError as error:
+        chain.problems.append(f"{dat} cannot be read: {error.strerror}.")
+        return
+    chain.problems += [f"{dat}: {sentence}." for sentence in wrong]
+    for one in chain.files:
+        try:
+            one.time  # noqa: B018 (it is asked whether there is one)
+        except ValueError:
+            chain.problems.append(f"{one.name} is named after a moment that no calendar has.")
+    listed = [entry.name for entry in chain.entries]
+    if listed != chain.names:
+        missing, extra = [name for name in listed if name not in chain.names], [name for name in chain.names if name not in listed]
+        chain.problems += [f"{dat} lists {name}, which is not here." for name in missing]
+        chain.problems += [f"{name} is here, but {dat} does not list it." for name in extra]
+        if not missing and not extra:
+            chain.problems.append(f"{dat} lists its files twice or out of order.")
+    position = 0
+    for entry in chain.entries:
+        if entry.start != position or entry.end <= entry.start:
+            chain.problems.append(f"{dat}: {entry.name} covers {entry.start} to {entry.end}, where a range that begins at {position} belongs.")
+        position = entry.end
+    sizes = {one.name: one for one in chain.files}
+    for entry in chain.entries:
+        held = sizes.get(entry.name)
+        if held and not held.compressed and held.bytes != entry.end - entry.start:
+            chain.problems.append(f"{held.name} has {held.bytes} bytes; {dat} says {entry.end - entry.start}.")
+
+
+@contextlib.contextmanager
+def lock(path: str) -> Iterator[None]:
+    """Hold the repository against other runs of this collection on this host; the lock ends with the process, whatever ends it.
+
+    It lies on the directory itself, so no file is left. Raises RepositoryError when another process holds it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise RepositoryError(f"The repository {path} cannot be opened: {error.strerror}.") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise RepositoryError(f"The repository {path} is in use{_holder(descriptor)}; nothing was done.") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def in_use(path: str) -> bool:
+    """Whether another process holds the lock, as far as /proc/locks tells. It is asked without taking the lock, which would stop a run that begins."""
+    return _holder_of(os.stat(path)) is not None
+
+
+def _holder(descriptor: int) -> str:
+    """Return who holds the lock, for a sentence."""
+    process = _holder_of(os.fstat(descriptor))
+    return f" by process {process}" if process else " by another process"
+
+
+def _holder_of(directory: os.stat_result) -> str | None:
+    wanted = f"{os.major(directory.st_dev):02x}:{os.minor(directory.st_dev):02x}:{directory.st_ino}"
+    with contextlib.suppress(OSError), open("/proc/locks", encoding="ascii") as stream:
+        for line in stream:
+            words = line.split()
+            if "FLOCK" in words and wanted in words:
+                return words[words.index(wanted) - 1]
+    return None
+
+
+def read_state(path: str) -> dict[str, Any]:
+    """Return what is remembered of the repository; nothing when there is no such file or it is damaged, since all of it can be found again."""
+    try:
+        with open(os.path.join(path, STATE), encoding="utf-8") as stream:
+            state = json.load(stream)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return cast("dict[str, Any]", state) if isinstance(state, dict) else {}
+
+
+def section(state: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    """Return a part of what is remembered, by file name; what is damaged there is left out."""
+    found = state.get(name)
+    return {key: value for key, value in found.items() if isinstance(value, dict)} if isinstance(found, dict) else {}
+
+
+def write_state(path: str, state: dict[str, Any]) -> None:
+    """Replace what is remembered of the repository, in one step."""
+    replace(os.path.join(path, STATE), json.dumps(state, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def replace(path: str, content: bytes) -> None:
+    """Write a file so that at any moment the old content or the new one is there, and the new one is on disk when this returns."""
+    directory, name = os.path.split(path)
+    unfinished = os.path.join(directory, f"{TEMPORARY}{os.getpid()}-{name}")
+    try:
+        with open(unfinished, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
+        raise
+    sync(directory)
+
+
+def sync(directory: str) -> None:
+    """Put the names in a directory on disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def blocks(path: str, compressed: bool, stored: Callable[[bytes], object] = lambda piece: None) -> Iterator[bytes]:
+    """Yield the uncompressed bytes of a data file in pieces of at most 4 MiB. stored is called with each piece as it lies on disk.
+
+    Raises RepositoryError when a compressed file is damaged, cut off or followed by something else.
+    """
+    name = os.path.basename(path)
+    with open(path, "rb", buffering=0) as stream:
+
+        def more() -> bytes:
+            piece = stream.read(_PACKED if compressed else CHUNK)
+            stored(piece)
+            return piece
+
+        if not compressed:
+            yield from iter(more, b"")
+            return
+        unpack, rest = None, more()
+        while rest or unpack:
+            unpack = unpack or zlib.decompressobj(wbits=31)  # gzip's frame, whose length and checksum it compares
+            try:
+                plain = unpack.decompress(rest, CHUNK)
+            except zlib.error as error:
+                raise RepositoryError(f"{name} is damaged: {error}.") from error
+            if plain:
+                yield plain
+            if unpack.eof:
+                rest, unpack = unpack.unused_data, None  # a gzip file may hold several members, one after the other
+            elif not rest and not plain:
+                raise RepositoryError(f"{name} is cut off.")
+            else:
+                rest = unpack.unconsumed_tail
+            rest = rest or more()
+
+
+def ahead(source: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what source yields, which a thread of its own prepares: unpacking and md5 each keep a core busy."""
+    ready: queue.Queue[bytes | BaseException | None] = queue.Queue(4)
+    stopped = threading.Event()
+
+    def put(item: bytes | BaseException | None) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def prepare() -> None:
+        try:
+            for piece in source:
+                put(piece)
+                if stopped.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # it belongs to whoever reads
+            put(error)
+
+    thread = threading.Thread(target=prepare, daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,521 @@
+# Copyright: (c) 2026, confops developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Restores a database from a repozo repository, as it was at any of its transactions.
+
+The new file is written beside the target and every byte of it compared with the repository's md5 before it takes the target's
+name, in one step. Whatever moment a run is killed at, the old database or the new one is there, whole; the next run clears up.
+What was there before stays as TARGET.replaced-STAMP.
+
+While the database is written and swapped, the server's own lock is held, so no server can start on either. The order of the swap:
+
+- the old database gets its second name;
+- its .index moves with it: a database without one opens, only slower, while one beside the wrong database might be believed;
+- the new database takes the name;
+- .tmp and .pack, which the server left when it stopped or was killed, go: nothing ever reads them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import grp
+import hashlib
+import os
+import pwd
+import re
+import shutil
+import stat
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, BinaryIO, Protocol
+
+from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _history, _repository, _repozo
+from ansible_collections.confops.indico.plugins.module_utils._filestorage import Transaction
+from ansible_collections.confops.indico.plugins.module_utils._history import Cut, Record, Wanted
+from ansible_collections.confops.indico.plugins.module_utils._repository import Repository, RepositoryError
+
+_READ_FOR_LAST = 64 * 2**20  # a file of up to these bytes is read in advance to tell the newest transaction
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
+    def copy(self) -> _Hash: ...
+
+
+@dataclass
+class Request:
+    """What is asked for. wanted None means the newest there is; owner, group and mode None mean those of the file that is replaced."""
+
+    repository: str
+    target: str
+    wanted: Wanted | None = None
+    live: str | None = None
+    confirm: str | None = None
+    owner: str | None = None
+    group: str | None = None
+    mode: str | None = None
+
+
+@dataclass
+class Part:
+    """A range of the result (bytes) and the file that holds it. Nothing beyond upto is written.
+
+    md5 is of the whole range and None for the live database.
+    """
+
+    path: str
+    compressed: bool
+    start: int
+    end: int
+    upto: int
+    md5: str | None
+
+
+@dataclass
+class Replaced:
+    """The file that is at the target: its size, its newest transaction if it ends with a whole one, and its owner, group and mode."""
+
+    bytes: int
+    last_transaction: Transaction | None
+    attributes: tuple[int, int, int]
+
+
+@dataclass
+class Plan:
+    """What a run does. content says that the database differs, attributes (uid, gid, mode) that the file shall have.
+
+    last_transaction is None when only reading a large file would tell. free_bytes changes by itself.
+    """
+
+    target: str
+    parts: list[Part]
+    live: str | None
+    last_transaction: Transaction | None
+    replaces: Replaced | None
+    attributes: tuple[int, int, int]
+    content: bool = True
+    needed_bytes: int = 0
+    free_bytes: int = field(default=0, compare=False)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def chain(self) -> str:
+        return self.files[0].split(".")[0]
+
+    @property
+    def bytes(self) -> int:
+        return self.parts[-1].upto
+
+    @property
+    def files(self) -> list[str]:
+        return [os.path.basename(part.path) for part in self.parts if part.md5]
+
+    @property
+    def live_bytes(self) -> int:
+        return sum(part.upto - part.start for part in self.parts if not part.md5)
+
+    @property
+    def changed(self) -> bool:
+        return self.content or not self.replaces or self.replaces.attributes != self.attributes
+
+    def diff(self) -> dict[str, str]:
+        before = _describe(self.replaces.bytes, self.replaces.last_transaction, self.replaces.attributes) if self.replaces else ""
+        after = _describe(self.bytes, self.last_transaction, self.attributes)
+        return {"before_header": self.target, "after_header": self.target, "before": before if self.changed else after, "after": after}
+
+
+@dataclass
+class Result:
+    """What a run did, or in check mode would do: then md5 and replaced (the path of the old database) are None."""
+
+    plan: Plan
+    last_transaction: Transaction | None
+    md5: str | None = None
+    replaced: str | None = None
+    seconds: float = 0.0
+
+    def answer(self) -> dict[str, Any]:
+        """Return it as the module does."""
+        plan, replaces = self.plan, self.plan.replaces
+        return {
+            "changed": plan.changed,
+            "file": plan.target,
+            "bytes": plan.bytes,
+            "last_transaction": transaction_dict(self.last_transaction),
+            "md5": self.md5,
+            "chain": plan.chain,
+            "files": plan.files,
+            "live_bytes": plan.live_bytes,
+            "replaces": replaces and {"bytes": replaces.bytes, "last_transaction": transaction_dict(replaces.last_transaction)},
+            "replaced": self.replaced,
+            "needed_bytes": plan.needed_bytes,
+            "free_bytes": plan.free_bytes,
+            "seconds": round(self.seconds, 3),
+            "diff": plan.diff(),
+        }
+
+
+def transaction_dict(found: Transaction | None) -> dict[str, Any] | None:
+    return {"tid": found.tid, "time": _history.iso(found.time), "user": found.user, "description": found.description} if found else None
+
+
+def record_dict(record: Record) -> dict[str, Any]:
+    return {**(transaction_dict(record.transaction()) or {}), "bytes": record.end - record.start}
+
+
+def _describe(size: int, last: Transaction | None, attributes: tuple[int, int, int]) -> str:
+    newest = f"{last.tid} of {_history.iso(last.time)}" if last else "not known"
+    return f"bytes: {size}\nnewest transaction: {newest}\nowner, group, mode: {attributes[0]}, {attributes[1]}, {attributes[2]:04o}\n"
+
+
+# The plan
+
+
+def plan(request: Request) -> Plan:
+    """Decide what a run does; nothing is written. Raises RepositoryError for what cannot or must not be done."""
+    target = request.target
+    replaces = _look_at(target)
+    if replaces and request.confirm != target:
+        raise RepositoryError(
+            f"{target} exists. To have it replaced (it is kept under another name), set confirm to its path"
+            + (f"; it is {request.confirm!r}." if request.confirm else ".")
+        )
+    attributes = _attributes(request, replaces)
+    repository, warnings = _history.open_repository(request.repository)
+    parts, last, more = _choose(repository, request)
+    chosen = Plan(target, parts, request.live, last, replaces, attributes, warnings=warnings + more)
+    if replaces and replaces.bytes == chosen.bytes and _equal(chosen):
+        chosen.content = False
+        return chosen
+    chosen.needed_bytes = chosen.bytes
+    chosen.free_bytes = shutil.disk_usage(os.path.dirname(target)).free + sum(os.lstat(path).st_blocks * 512 for path in _unfinished(target))
+    if chosen.free_bytes < chosen.needed_bytes:
+        raise RepositoryError(_full(chosen, chosen.free_bytes))
+    with contextlib.suppress(FileNotFoundError), open(f"{target}.lock", "rb", opener=_not_a_link) as lock:
+        try:
+            _lock(lock.fileno(), target)
+        except RepositoryError as error:  # the run refuses; a plan is made while the server still runs
+            chosen.warnings.append(str(error))
+    return chosen
+
+
+def _look_at(target: str) -> Replaced | None:
+    if not os.path.isabs(target or "") or os.path.normpath(target) != target:
+        raise RepositoryError(f"The target {target} must be an absolute path without '.', '..', doubled or trailing slashes.")
+    if not os.path.isdir(os.path.dirname(target)):
+        raise RepositoryError(f"The directory of {target} does not exist.")
+    try:
+        found = os.lstat(target)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        raise RepositoryError(f"{target} is not a file{' but a link' if stat.S_ISLNK(found.st_mode) else ''}; name the database itself.")
+    last = None
+    with open(target, "rb", opener=_not_a_link) as stream, contextlib.suppress(ValueError):  # it may be damaged: that is why it is replaced
+        last = _filestorage.ending_at(stream, found.st_size)
+    return Replaced(found.st_size, last, (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)))
+
+
+def _not_a_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
+
+
+def _attributes(request: Request, replaces: Replaced | None) -> tuple[int, int, int]:
+    uid, gid, mode = replaces.attributes if replaces else (os.geteuid(), os.getegid(), 0o600)
+    try:
+        if request.owner is not None:
+            uid = int(request.owner) if request.owner.isdigit() else pwd.getpwnam(request.owner).pw_uid
+        if request.group is not None:
+            gid = int(request.group) if request.group.isdigit() else grp.getgrnam(request.group).gr_gid
+    except KeyError as error:
+        raise RepositoryError(f"This host does not know the owner {request.owner} or the group {request.group}.") from error
+    if request.mode is not None:
+        if not re.fullmatch(r"0?[0-7]{4}", request.mode):
+            raise RepositoryError(f"The mode is {request.mode!r}; write it in octal digits between quotes, like '0600'.")
+        mode = int(request.mode, 8)
+    return uid, gid, mode
+
+
+def _choose(repository: Repository, request: Request) -> tuple[list[Part], Transaction | None, list[str]]:
+    """Return the parts of the result, its newest transaction if that is known, and warnings."""
+    wanted, chain = request.wanted, repository.chains[-1]
+    if wanted is None:
+        if not _history.sound(chain) == len(chain.files) == len(chain.entries):
+            _history.locate(repository.path, chain, b"\xff" * 8)  # which says how far it reaches
+        parts = _parts(repository, Cut(chain, chain.files, chain.end, None, None, False))
+        return (*_with_live(repository, request, parts, None), []) if request.live else (parts, _last_of(repository), [])
+    cut, warnings = _history.select(repository, wanted)
+    parts, last = _parts(repository, cut), cut.transaction
+    beyond = cut.later is None and cut.chain is chain and cut.tid != wanted.limit
+    if beyond and request.live:
+        parts, found = _with_live(repository, request, parts, last)
+        return parts, found, warnings
+    if beyond and wanted.exact:
+        raise RepositoryError(f"{wanted.text} is not in the repository. {_history.nearest(cut.tid, None)}")
+    if beyond and last and wanted.moment > _history.stamp_end(chain.files[-1]):
+        warnings.append(
+            f"The newest backup is of {chain.files[-1].stamp}, before the wanted time:"
+            f" what was committed after {_history.iso(last.transaction().time)} is not in it and not restored."
+        )
+    return parts, last and last.transaction(), warnings
+
+
+def _parts(repository: Repository, cut: Cut) -> list[Part]:
+    pairs = zip(cut.files, cut.chain.entries)
+    return [
+        Part(os.path.join(repository.path, file.name), file.compressed, entry.start, entry.end, min(entry.end, cut.end), entry.md5) for file, entry in pairs
+    ]
+
+
+def _with_live(repository: Repository, request: Request, parts: list[Part], last: Record | None) -> tuple[list[Part], Transaction | None]:
+    """Append what the live database has beyond the chain, up to the wanted moment."""
+    wanted, live, later = request.wanted, request.live or "", None
+    with _history.open_live(live, repository) as stream:
+        end = start = repository.chains[-1].end
+        for record in _history.walk(_history.range_of(stream, start), start):
+            if wanted and record.tid > wanted.limit:
+                later = record.tid
+                break
+            last, end = record, record.end
+    if wanted and wanted.exact and not (last and last.tid == wanted.limit):
+        raise RepositoryError(f"{wanted.text} is neither in the repository nor in {live}. {_history.nearest(last and last.tid, later)}")
+    if end == start:
+        return parts, last.transaction() if last else _last_of(repository)
+    return [*parts, Part(live, False, start, end, end, None)], last and last.transaction()
+
+
+def _last_of(repository: Repository) -> Transaction | None:
+    """Return the newest transaction of the newest chain, None when much would have to be read to find it."""
+    chain = repository.chains[-1]
+    file, entry = chain.files[-1], chain.entries[-1]
+    if file.full and not file.compressed:
+        with open(os.path.join(repository.path, file.name), "rb") as stream:
+            return _filestorage.ending_at(stream, entry.end)
+    if file.bytes > _READ_FOR_LAST:
+        return None
+    records = deque(_history.file_records(repository.path, file, entry), maxlen=1)
+    return records[0].transaction() if records else None
+
+
+def _equal(chosen: Plan) -> bool:
+    """Whether the target, which has the size of the result, is the result. The newest part is the likeliest to differ."""
+    if chosen.last_transaction and chosen.replaces and chosen.replaces.last_transaction != chosen.last_transaction:
+        return False
+    with open(chosen.target, "rb", buffering=0, opener=_not_a_link) as stream:
+        for part in reversed(chosen.parts):
+            wanted = part.md5
+            if part.upto < part.end or wanted is None:
+                digest = hashlib.md5(usedforsecurity=False)
+                for piece in _only(_source(part), part.upto - part.start):
+                    digest.update(piece)
+                wanted = digest.hexdigest()
+            if _repozo._md5(stream, part.start, part.upto) != wanted:
+                return False
+    return True
+
+
+def _full(chosen: Plan, free: int) -> str:
+    directory = os.path.dirname(chosen.target)
+    return f"The file system of {directory} has {free} bytes free; the restored database needs {chosen.needed_bytes}. Nothing has changed."
+
+
+# The run
+
+
+def restore(request: Request, *, check: bool = False) -> Result:
+    """Restore a database, or with check say what that would do. Raises RepositoryError, whose message is for the operator."""
+    began = time.monotonic()
+    with _repository.lock(request.repository):
+        chosen = plan(request)
+        result = Result(chosen, chosen.last_transaction)
+        if not check and chosen.content:
+            try:
+                _replace(chosen, result, request)
+            except OSError as error:
+                raise RepositoryError(_explain(error, chosen)) from error
+        elif not check and chosen.changed:
+            os.chown(chosen.target, *chosen.attributes[:2], follow_symlinks=False)
+            os.chmod(chosen.target, chosen.attributes[2])
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _explain(error: OSError, chosen: Plan) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _full(chosen, shutil.disk_usage(os.path.dirname(chosen.target)).free)
+    name = f" ({error.filename})" if error.filename else ""
+    return f"{chosen.target} could not be restored: {error.strerror or error}{name}. Nothing has changed."
+
+
+def _replace(chosen: Plan, result: Result, request: Request) -> None:
+    directory, name = os.path.split(chosen.target)
+    with _server_lock(chosen.target, chosen.attributes):
+        for stale in _unfinished(chosen.target):
+            os.unlink(stale)
+        unfinished = os.path.join(directory, f"{_repository.TEMPORARY}{os.getpid()}-{name}")
+        try:
+            with open(unfinished, "x+b", buffering=0, opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
+                result.md5 = _write(chosen, stream, request)
+                result.last_transaction = _verify_end(chosen, stream)
+                os.fchown(stream.fileno(), *chosen.attributes[:2])
+                os.fchmod(stream.fileno(), chosen.attributes[2])
+                os.fsync(stream.fileno())
+            result.replaced = _swap(chosen, unfinished)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(unfinished)
+
+
+def _unfinished(target: str) -> list[str]:
+    """Return what killed runs left beside the target. The target's lock must be held for them to be removed."""
+    directory, name = os.path.split(target)
+    return [os.path.join(directory, one) for one in os.listdir(directory) if re.fullmatch(rf"{re.escape(_repository.TEMPORARY)}\d+-{re.escape(name)}", one)]
+
+
+@contextlib.contextmanager
+def _server_lock(target: str, attributes: tuple[int, int, int]) -> Iterator[None]:
+    """Hold the lock that a server takes on its database. The file stays, as it does after a server; the next server must be able to open it."""
+    path = f"{target}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        _lock(descriptor, target)
+        os.fchown(descriptor, *attributes[:2])
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, target: str) -> None:
+    """Take the lock. As for zc.lockfile, flock tells whether the database is in use; the file's existence does not."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RepositoryError(f"{target} is in use{_repository._holder(descriptor)}: stop its server first. Nothing has changed.") from error
+
+
+def _source(part: Part) -> Iterator[bytes]:
+    """Yield the bytes of a part; a file's are unpacked ahead."""
+    if part.md5:
+        yield from _repository.ahead(_repository.blocks(part.path, part.compressed))
+        return
+    with open(part.path, "rb", buffering=0) as stream:
+        yield from _history.range_of(stream, part.start, part.end)
+
+
+def _only(pieces: Iterator[bytes], count: int) -> Iterator[bytes]:
+    """Yield the first bytes, as many as count."""
+    for piece in pieces:
+        yield piece[:count]
+        count -= len(piece)
+        if count <= 0:
+            return
+
+
+def _write(chosen: Plan, target: BinaryIO, request: Request) -> str:
+    """Write the result and return its md5. Unpacking, md5 and writing have a thread each."""
+    digest: _Hash = hashlib.md5(usedforsecurity=False)
+    for piece in _repository.ahead(_verified(chosen, digest, request)):
+        _put(target, piece)
+    return digest.hexdigest()
+
+
+def _put(target: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[target.write(view) :]
+
+
+def _verified(chosen: Plan, whole: _Hash, request: Request) -> Iterator[bytes]:
+    """Yield the bytes of the result and put them into its hash. Each file is compared with its md5 to the end, also beyond the cut."""
+    for part in chosen.parts:
+        if part.md5 is None:
+            # A pack may have put another file there since it was compared.
+            _history.open_live(part.path, _history.open_repository(request.repository)[0]).close()
+        # One hash serves for the first file, of which the result begins.
+        own: _Hash = whole if part.start == 0 else hashlib.md5(usedforsecurity=False)
+        position = part.start
+        for piece in _source(part):
+            taken, rest = piece[: max(0, part.upto - position)], piece[max(0, part.upto - position) :]
+            if taken:
+                whole.update(taken)
+                if own is not whole:
+                    own.update(taken)
+                yield taken
+            if rest:
+                if own is whole:
+                    own = whole.copy()
+                own.update(rest)
+            position += len(piece)
+        if position != part.end:
+            raise RepositoryError(f"{part.path} is damaged: it holds {position - part.start} bytes of {part.end - part.start}. Nothing has changed.")
+        if part.md5 and own.hexdigest() != part.md5:
+            raise RepositoryError(f"{part.path} is damaged: its md5 is {own.hexdigest()}, its .dat file says {part.md5}. Nothing has changed.")
+
+
+def _verify_end(chosen: Plan, stream: BinaryIO) -> Transaction:
+    """Return the newest transaction of what was written; it must be the expected one."""
+    stream.seek(0)
+    magic = stream.read(_filestorage.HEAD)
+    last = _filestorage.ending_at(stream, stream.seek(0, os.SEEK_END))
+    expected = chosen.last_transaction
+    if magic not in _filestorage.MAGIC or last is None or (expected and last != expected):
+        raise RepositoryError(
+            f"What the repository holds is no whole database: it ends with {f'transaction {last.tid}' if last else 'no committed transaction'}"
+            f"{f', where {expected.tid} was expected' if expected else ''}. Nothing has changed."
+        )
+    return last
+
+
+def _swap(chosen: Plan, unfinished: str) -> str | None:
+    """Give the new database its name. Return the other name of the old one, None when there was none."""
+    target, index = chosen.target, f"{chosen.target}.index"
+    directory = os.path.dirname(target)
+    if os.path.lexists(target) != (chosen.replaces is not None):
+        raise RepositoryError(f"{target} {'appeared' if not chosen.replaces else 'disappeared'} while it was being restored. Nothing has changed.")
+    kept = _kept(target) if chosen.replaces else None
+    linked = kept is not None and not os.path.lexists(kept)
+    try:
+        if kept:
+            if linked:
+                os.link(target, kept, follow_symlinks=False)
+            _repository.sync(directory)
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(index, f"{kept}.index")
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(index)
+        os.replace(unfinished, target)
+    except OSError:
+        if kept and linked:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(f"{kept}.index", index)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(kept)
+        raise
+    try:
+        _repository.sync(directory)
+        for suffix in ("tmp", "pack"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{target}.{suffix}")
+    except OSError as error:
+        raise RepositoryError(f"{target} is restored{f' and the old one kept as {kept}' if kept else ''}, but what follows failed: {error}.") from error
+    return kept
+
+
+def _kept(target: str) -> str:
+    """Return the name under which the old database stays: the one that a killed run gave it, or one of its own."""
+    directory, name = os.path.split(target)
+    now = os.lstat(target)
+    for one in sorted(os.listdir(directory)):
+        if one.startswith(f"{name}.replaced-") and os.path.samestat(os.lstat(os.path.join(directory, one)), now):
+            return os.path.join(directory, one)
+    while True:
+        path = f"{target}.replaced-{datetime.now(timezone.utc).strftime(_repository.STAMP)}"
+        if not os.path.lexists(path):
+            return path
+        time.sleep(0.05)

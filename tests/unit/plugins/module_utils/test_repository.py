@@ -1,0 +1,410 @@
+"""A repository is read without its data: what is a backup, what belongs to it, and what is wrong. Files are made by hand here."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from ansible_collections.confops.indico.plugins.module_utils import _repository
+from ansible_collections.confops.indico.plugins.module_utils._repository import CHUNK, DataFile, Entry, RepositoryError
+
+A, B, C, D = (f"2026-03-01-12-00-0{number}" for number in range(4))
+MD5 = hashlib.md5(b"", usedforsecurity=False).hexdigest()
+
+
+def make(path: Path, *names: str, dat: str | None = None) -> Path:
+    """Make files of 10 bytes, and a .dat file named after the first that lists them, or says what dat says."""
+    for name in names:
+        (path / name).write_bytes(b"0123456789")
+    lines = [f"/old/place/{name} {number * 10} {number * 10 + 10} {MD5}\n" for number, name in enumerate(names)]
+    (path / f"{names[0].split('.')[0]}.dat").write_text("".join(lines) if dat is None else dat)
+    return path
+
+
+def problems(path: Path) -> list[str]:
+    return _repository.read(str(path)).all_problems()
+
+
+# Names and lines
+
+
+@pytest.mark.parametrize(
+    ("name", "full", "compressed"),
+    [(f"{A}.fs", True, False), (f"{A}.fsz", True, True), (f"{A}.deltafs", False, False), (f"{A}.deltafsz", False, True)],
+)
+def test_names_of_data_files(name: str, full: bool, compressed: bool) -> None:
+    found = _repository.data_file(name, 7)
+    assert found == DataFile(name, A, full, compressed, 7)
+    assert found.time == datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    "name", [f"{A}.dat", f"{A}.index", f"{A}.fs.part", f"{A}.fszz", f"{A}.fs\n", f"x{A}.fs", f"{A[1:]}.fs", f"{A}fs", "confops.json", "tmp.tmp"]
+)
+def test_names_of_other_files(name: str) -> None:
+    assert _repository.data_file(name, 7) is None
+
+
+def test_a_name_that_is_no_date() -> None:
+    with pytest.raises(ValueError, match="day is out of range"):
+        _repository.time_of("2026-02-30-12-00-00")
+
+
+def test_lines_are_read_and_written_back() -> None:
+    text = f"/some where/b/{A}.fs 0 6611 {MD5}\n{A}.deltafs 6611 10780 {MD5}\n"
+    entries, wrong = _repository.parse_dat(text)
+    assert (entries, wrong) == ([Entry(f"{A}.fs", 0, 6611, MD5), Entry(f"{A}.deltafs", 6611, 10780, MD5)], [])
+    assert entries[0].line("/new") == f"/new/{A}.fs 0 6611 {MD5}\n"
+    assert _repository.parse_dat("") == ([], [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{A}.fs 0 10 {MD5}",
+        f"{A}.fs 0 10 {MD5}\r\n",
+        f"{A}.fs 0 10 {MD5[1:]}\n",
+        f"{A}.fs 0 10 {MD5}0\n",
+        f"{A}.fs 0 10 {MD5.upper()}\n",
+        f"{A}.fs -1 10 {MD5}\n",
+        f"{A}.fs 0x1 10 {MD5}\n",
+        f"{A}.fs 0  10 {MD5}\n",
+        f"{A}.fs 0 {MD5}\n",
+        f"{A}.fs 0 {'9' * 19} {MD5}\n",
+        f"/b/ 0 10 {MD5}\n",
+        "\n",
+    ],
+)
+def test_a_line_that_is_not_whole(line: str) -> None:
+    good = f"{B}.fs 0 10 {MD5}\n"
+    assert _repository.parse_dat(good + line) == ([Entry(f"{B}.fs", 0, 10, MD5)], ["line 2 is not whole"])
+
+
+# Chains
+
+
+def test_chains_and_what_lies_beside_them(tmp_path: Path) -> None:
+    make(tmp_path, f"{A}.fs", f"{B}.deltafsz")
+    make(tmp_path, f"{C}.fsz", f"{D}.deltafs")
+    for name in (f"{A}.index", f"{B}.index", "confops.json", "README", ".confops-7.fsz", "tmp.tmp"):
+        (tmp_path / name).write_text("{}")
+    found = _repository.read(str(tmp_path))
+    assert [(chain.stamp, chain.names, chain.end) for chain in found.chains] == [(A, [f"{A}.fs", f"{B}.deltafsz"], 20), (C, [f"{C}.fsz", f"{D}.deltafs"], 20)]
+    assert found.leftovers == [".confops-7.fsz", "tmp.tmp"]
+    assert found.newest == D
+    assert (found.strays, found.all_problems()) == ([], [])
+
+
+def test_an_empty_directory_and_none(tmp_path: Path) -> None:
+    found = _repository.read(str(tmp_path))
+    assert (found.chains, found.newest, found.all_problems()) == ([], None, [])
+    with pytest.raises(RepositoryError, match=rf"^The repository {tmp_path}/no cannot be read: No such file or directory\.$"):
+        _repository.read(f"{tmp_path}/no")
+    (tmp_path / "file").touch()
+    with pytest.raises(RepositoryError, match=r"/file cannot be read: Not a directory\.$"):
+        _repository.read(f"{tmp_path}/file")
+
+
+def test_a_chain_without_lines_ends_at_zero(tmp_path: Path) -> None:
+    make(tmp_path, f"{A}.fs", dat="")
+    assert _repository.read(str(tmp_path)).chains[0].end == 0
+
+
+def line(name: str, start: int, end: int) -> str:
+    return f"/b/{name} {start} {end} {MD5}\n"
+
+
+_FULL, _DELTA = f"{A}.fs", f"{B}.deltafs"
+_BOTH = line(_FULL, 0, 10) + line(_DELTA, 10, 20)
+
+
+@pytest.mark.parametrize(
+    ("dat", "sentences"),
+    [
+        (_BOTH, []),
+        ("", [f"{_FULL} is here, but {A}.dat does not list it.", f"{_DELTA} is here, but {A}.dat does not list it."]),
+        (line(_FULL, 0, 10), [f"{_DELTA} is here, but {A}.dat does not list it."]),
+        (_BOTH[:-1], [f"{A}.dat: line 2 is not whole.", f"{_DELTA} is here, but {A}.dat does not list it."]),
+        (_BOTH + line(f"{C}.deltafs", 20, 30), [f"{A}.dat lists {C}.deltafs, which is not here."]),
+        (
+            line(_FULL, 0, 10) + line(f"{B}.deltafsz", 10, 20),
+            [f"{A}.dat lists {B}.deltafsz, which is not here.", f"{_DELTA} is here, but {A}.dat does not list it."],
+        ),
+        (
+            line(_DELTA, 10, 20) + line(_FULL, 0, 10),
+            [
+                f"{A}.dat lists its files twice or out of order.",
+                f"{A}.dat: {_DELTA} covers 10 to 20, where a range that begins at 0 belongs.",
+                f"{A}.dat: {_FULL} covers 0 to 10, where a range that begins at 20 belongs.",
+            ],
+        ),
+        (
+            _BOTH + line(_DELTA, 10, 20),
+            [f"{A}.dat lists its files twice or out of order.", f"{A}.dat: {_DELTA} covers 10 to 20, where a range that begins at 20 belongs."],
+        ),
+        (line(_FULL, 0, 10) + line(_DELTA, 9, 19), [f"{A}.dat: {_DELTA} covers 9 to 19, where a range that begins at 10 belongs."]),
+        (line(_FULL, 0, 10) + line(_DELTA, 11, 21), [f"{A}.dat: {_DELTA} covers 11 to 21, where a range that begins at 10 belongs."]),
+        (line(_FULL, 1, 11) + line(_DELTA, 11, 21), [f"{A}.dat: {_FULL} covers 1 to 11, where a range that begins at 0 belongs."]),
+        (
+            line(_FULL, 0, 10) + line(_DELTA, 10, 10),
+            [f"{A}.dat: {_DELTA} covers 10 to 10, where a range that begins at 10 belongs.", f"{_DELTA} has 10 bytes; {A}.dat says 0."],
+        ),
+        (line(_FULL, 0, 10) + line(_DELTA, 10, 21), [f"{_DELTA} has 10 bytes; {A}.dat says 11."]),
+    ],
+)
+def test_what_the_dat_file_says_is_compared(tmp_path: Path, dat: str, sentences: list[str]) -> None:
+    assert problems(make(tmp_path, _FULL, _DELTA, dat=dat)) == sentences
+
+
+def test_a_compressed_file_has_any_size(tmp_path: Path) -> None:
+    assert problems(make(tmp_path, f"{A}.fsz", dat=line(f"{A}.fsz", 0, 99))) == []
+
+
+def test_other_problems_have_their_sentences(tmp_path: Path) -> None:
+    make(tmp_path, f"{B}.fs")
+    (tmp_path / f"{B}.dat").unlink()
+    assert problems(tmp_path) == [f"{B}.dat is missing."]
+    (tmp_path / f"{B}.dat").mkdir()
+    assert problems(tmp_path) == [f"{B}.dat cannot be read: Is a directory."]
+    (tmp_path / f"{B}.dat").rmdir()
+    make(tmp_path, f"{B}.fs")
+    (tmp_path / f"{A}.deltafs").touch()
+    (tmp_path / f"{C}.dat").touch()
+    (tmp_path / f"{D}.index").touch()
+    assert problems(tmp_path) == [
+        f"{A}.deltafs is an incremental backup without the full one that it continues.",
+        f"{C}.dat belongs to no backup here.",
+        f"{D}.index belongs to no backup here.",
+    ]
+
+
+def test_one_file_for_each_second(tmp_path: Path) -> None:
+    make(tmp_path, f"{A}.fs", f"{A}.deltafs")
+    assert problems(tmp_path) == [f"{A}.fs and {A}.deltafs are of the same second; stock repozo restores only one of them."]
+    (tmp_path / f"{A}.fsz").touch()
+    assert f"{A}.fs and {A}.fsz are of the same second; stock repozo restores only one of them." in problems(tmp_path)
+
+
+def test_a_moment_that_no_calendar_has(tmp_path: Path) -> None:
+    assert problems(make(tmp_path, "2026-02-30-12-00-00.fs")) == ["2026-02-30-12-00-00.fs is named after a moment that no calendar has."]
+
+
+def test_bytes_that_are_no_text_make_a_line_that_is_not_whole(tmp_path: Path) -> None:
+    make(tmp_path, f"{A}.fs")
+    (tmp_path / f"{A}.dat").write_bytes(b"\xff\xfe" + line(f"{A}.fs", 0, 10).encode().replace(b"\n", b"\r\n"))
+    assert problems(tmp_path) == [f"{A}.dat: line 1 is not whole.", f"{A}.fs is here, but {A}.dat does not list it."]
+
+
+def test_what_vanishes_while_it_is_listed_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, f"{A}.fs")
+    (tmp_path / ".confops-1").touch()
+    listed = os.scandir
+
+    class Listing:
+        """A listing made a moment before the unfinished file went."""
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            entries = list(listed(tmp_path))
+            (tmp_path / ".confops-1").unlink()
+            return entries
+
+        def __exit__(self, *_error: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", lambda _path: Listing())
+    found = _repository.read(str(tmp_path))
+    assert (found.leftovers, found.all_problems(), found.newest) == ([], [], A)
+
+
+# The lock
+
+_HOLD = """
+import fcntl, os, sys
+descriptor = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.flock(descriptor, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock until it ends."""
+    with subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_the_lock_names_its_holder_and_ends_with_it(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    assert _repository.in_use(str(tmp_path))
+    with pytest.raises(RepositoryError) as caught, _repository.lock(str(tmp_path)):
+        pytest.fail("The lock was given twice.")
+    assert str(caught.value) == f"The repository {tmp_path} is in use by process {holder.pid}; nothing was done."
+    holder.kill()
+    holder.wait()
+    assert not _repository.in_use(str(tmp_path))
+    with _repository.lock(str(tmp_path)):
+        assert _repository.in_use(str(tmp_path))
+    assert not _repository.in_use(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_ends_with_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), _repository.lock(str(tmp_path)):
+        raise KeyError
+    with _repository.lock(str(tmp_path)):
+        pass
+
+
+def test_a_holder_that_the_kernel_does_not_name(tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_repository, "_holder_of", lambda _directory: None)
+    with pytest.raises(RepositoryError, match=r" is in use by another process; nothing was done\.$"), _repository.lock(str(tmp_path)):
+        pytest.fail("The lock was given twice.")
+
+
+def test_there_is_nothing_to_lock(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match=r"/no cannot be opened: No such file or directory\.$"), _repository.lock(f"{tmp_path}/no"):
+        pytest.fail("There is no such directory.")
+
+
+# What is remembered
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff", b"null"])
+def test_a_memory_that_is_lost_is_empty(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "confops.json").write_bytes(content)
+    assert _repository.read_state(str(tmp_path)) == {}
+
+
+def test_a_memory_is_written_and_read_back(tmp_path: Path) -> None:
+    state = {"pins": [A], "stored": {f"{A}.fs": {"bytes": 1}}}
+    _repository.write_state(str(tmp_path), state)
+    assert _repository.read_state(str(tmp_path)) == state
+    assert [path.name for path in tmp_path.iterdir()] == ["confops.json"]
+
+
+def test_a_part_of_a_memory_leaves_out_what_is_damaged() -> None:
+    assert _repository.section({"stored": {"a": {"bytes": 1}, "b": 2}}, "stored") == {"a": {"bytes": 1}}
+    assert _repository.section({"stored": [1]}, "stored") == _repository.section({}, "stored") == {}
+
+
+def test_replacing_leaves_the_old_content_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    _repository.replace(str(path), b"old")
+    _repository.replace(str(path), b"older")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        _repository.replace(str(path), b"new")
+    assert path.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Reading data
+
+PLAIN = random.Random(7).randbytes(20_000) + b"a" * 20_000  # noqa: S311 (the same bytes each time)
+
+
+def unpacked(path: Path, content: bytes, compressed: bool = True) -> bytes:
+    path.write_bytes(content)
+    stored: list[bytes] = []
+    pieces = list(_repository.blocks(str(path), compressed, stored.append))
+    assert b"".join(stored) == content
+    assert all(0 < len(piece) <= CHUNK for piece in pieces)
+    return b"".join(pieces)
+
+
+def test_data_is_read_as_it_is_or_unpacked(tmp_path: Path) -> None:
+    assert unpacked(tmp_path / "x.fs", PLAIN, compressed=False) == PLAIN
+    assert unpacked(tmp_path / "x.fsz", gzip.compress(PLAIN)) == PLAIN
+    assert unpacked(tmp_path / "x.fsz", gzip.compress(b"")) == b""
+    assert unpacked(tmp_path / "x.fs", b"", compressed=False) == b""
+
+
+def test_a_file_of_several_members(tmp_path: Path) -> None:
+    members = [gzip.compress(PLAIN[start : start + 9000]) for start in range(0, len(PLAIN), 9000)]
+    assert unpacked(tmp_path / "x.fsz", b"".join(members) + gzip.compress(b"")) == PLAIN
+
+
+def test_a_file_that_unpacks_to_much_more_comes_in_pieces(tmp_path: Path) -> None:
+    """Its end is still inside the unpacker when the file has been read."""
+    content = bytes(5 * CHUNK // 2)
+    assert unpacked(tmp_path / "x.fsz", gzip.compress(content)) == content
+
+
+@pytest.mark.parametrize("small", [1, 7, 64])
+def test_pieces_of_any_size_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int) -> None:
+    monkeypatch.setattr(_repository, "CHUNK", small)
+    monkeypatch.setattr(_repository, "_PACKED", small)
+    content = gzip.compress(PLAIN[-20_500:-19_000]) * 2
+    (tmp_path / "x.fsz").write_bytes(content)
+    assert b"".join(_repository.blocks(str(tmp_path / "x.fsz"), True)) == PLAIN[-20_500:-19_000] * 2
+
+
+def test_a_file_that_is_cut_off_anywhere(tmp_path: Path) -> None:
+    content = gzip.compress(PLAIN[-20_300:-19_700])
+    for length in range(1, len(content)):
+        with pytest.raises(RepositoryError, match=r"^x\.fsz is cut off\.$"):
+            unpacked(tmp_path / "x.fsz", content[:length])
+    with pytest.raises(RepositoryError, match=r"^x\.fsz is cut off\.$"):
+        unpacked(tmp_path / "x.fsz", content + content[:9])
+
+
+@pytest.mark.parametrize("trailing", [b"\0", b"garbage", b"\0" * 512])
+def test_a_file_that_something_else_follows(tmp_path: Path, trailing: bytes) -> None:
+    with pytest.raises(RepositoryError, match=r"^x\.fsz is (damaged: Error -3 .*|cut off)\.$"):
+        unpacked(tmp_path / "x.fsz", gzip.compress(PLAIN) + trailing)
+
+
+def test_a_file_that_is_not_compressed_or_fails_its_checksum(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match=r"^x\.fsz is damaged: Error -3 while decompressing data: incorrect header check\.$"):
+        unpacked(tmp_path / "x.fsz", PLAIN)
+    content = bytearray(gzip.compress(PLAIN))
+    content[-8] ^= 1
+    with pytest.raises(RepositoryError, match=r"incorrect data check\.$"):
+        unpacked(tmp_path / "x.fsz", bytes(content))
+    content[-8] ^= 1
+    content[-1] ^= 1
+    with pytest.raises(RepositoryError, match=r"incorrect length check\.$"):
+        unpacked(tmp_path / "x.fsz", bytes(content))
+
+
+def test_raw_deflate_is_not_gzip(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match="incorrect header check"):
+        unpacked(tmp_path / "x.fsz", zlib.compress(PLAIN))
+
+
+def test_reading_ahead_yields_the_same_in_order() -> None:
+    pieces = [bytes([number]) for number in range(100)]
+    assert list(_repository.ahead(iter(pieces))) == pieces
+    assert list(_repository.ahead(iter([]))) == []
+
+
+def test_an_error_ahead_reaches_the_reader(tmp_path: Path) -> None:
+    (tmp_path / "x.fsz").write_bytes(gzip.compress(PLAIN)[:-1])
+    with pytest.raises(RepositoryError, match="cut off"):
+        list(_repository.ahead(_repository.blocks(str(tmp_path / "x.fsz"), True)))
+
+
+def test_a_reader_that_stops_leaves_no_thread() -> None:
+    before = threading.active_count()
+    reading = _repository.ahead(iter([b"x"] * 1000))
+    assert next(reading) == b"x"
+    reading.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
