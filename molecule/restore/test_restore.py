@@ -178,3 +178,14 @@ def test_two_at_once_are_one(site: Site) -> None:
     assert second.rc == 1
     assert re.fullmatch(r"The repository /var/backups/indico is in use by process \d+; nothing was done\.", second.stderr.strip())
     assert "backup done" in site.run(f"{COMMAND} run")
+
+
+def test_without_a_schedule_there_is_no_timer(site: Site) -> None:
+    """AWX or cron may run the playbook instead."""
+    run = site.play("--tags", "backup", backup_schedule="")
+    assert run.returncode == 0, run.output
+    assert "indico-backup.timer" not in site.run("systemctl list-timers --all --no-pager")
+    assert site.play("--tags", "backup", backup_schedule="").changed == {}
+    again = site.play("--tags", "backup")
+    assert again.returncode == 0, again.output
+    assert "indico-backup.timer" in site.run("systemctl list-timers --no-pager")

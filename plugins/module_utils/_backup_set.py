@@ -143,15 +143,15 @@ def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: bool
         for storage in settings.storages:
             os.makedirs(settings.repository(storage), 0o700, exist_ok=True)
         os.makedirs(settings.sets, 0o700, exist_ok=True)
-    stamp = datetime.now(timezone.utc).strftime(_repository.STAMP)
     reason = "a full backup was asked for" if full else ""
     for storage in settings.storages:
         outcome.storages.append(_back_up(settings, storage, reason, check))
     # Stored files come after the databases: what a transaction names is there before it is committed.
     if any(one["kind"] != "nothing" for one in outcome.storages) or not _stamps(settings) or _etc_differs(settings):
-        outcome.changed, outcome.set = True, stamp
+        outcome.changed = True
         if not check:
-            _make_set(settings, stamp, {"who": who, "why": why, "storages": outcome.storages})
+            outcome.set = _repository.fresh_stamp(max(_stamps(settings), default=None), settings.sets)
+            _make_set(settings, outcome.set, {"who": who, "why": why, "storages": outcome.storages})
     outcome.changed = outcome.changed or bool(unfinished)
     _tidy(settings, outcome, check)
 

@@ -23,6 +23,7 @@ import os
 import queue
 import re
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -113,6 +114,23 @@ class Repository:
 def time_of(stamp: str) -> datetime:
     """Return the moment (UTC) that a stamp names. Raises ValueError for one that is no date."""
     return datetime.strptime(stamp, STAMP).replace(tzinfo=timezone.utc)
+
+
+def fresh_stamp(newest: str | None, place: str) -> str:
+    """Return a stamp of now that is later than newest, waiting for the next second if need be. place is for the message.
+
+    Raises RepositoryError when newest lies in the future: the clock was set back.
+    """
+    while True:
+        now = datetime.now(timezone.utc)
+        stamp = now.strftime(STAMP)
+        if newest is None or stamp > newest:
+            return stamp
+        if (time_of(newest) - now).total_seconds() > 5:
+            raise RepositoryError(
+                f"It is {stamp} by this host's clock, but the newest backup in {place} is of {newest}: the clock was set back. Set it right first."
+            )
+        time.sleep(0.05)
 
 
 def data_file(name: str, size: int) -> DataFile | None:

@@ -19,7 +19,6 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any, BinaryIO, cast
 
 from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _prune, _repository
@@ -113,10 +112,12 @@ def _md5(stream: BinaryIO, start: int, end: int) -> str:
 def repair(repository: Repository, act: bool) -> list[str]:
     """Find what interrupted runs left, remove it when act, and say what that was. The lock must be held.
 
-    The newest data file without a line in its .dat file is one: it was not acknowledged. So is the end of a line.
+    The newest data file without a line in its .dat file is one, if it is the one that a run said it was about to name, or if
+    the line is cut off: it was not acknowledged. A data file whose line is damaged or missing for another reason stays.
     What is wrong beyond that is not touched; the chain is then not added to.
     """
     done = []
+    writing = _repository.read_state(repository.path).get("writing")
     for name in repository.leftovers:
         # Stock repozo takes no lock: its file may belong to a run that goes on.
         if name == _repository.STOCK_TEMPORARY and time.time() - os.stat(os.path.join(repository.path, name)).st_mtime < 86400:
@@ -126,15 +127,15 @@ def repair(repository: Repository, act: bool) -> list[str]:
             os.unlink(os.path.join(repository.path, name))
     chain = repository.chains[-1] if repository.chains else None
     if chain:
-        done += _repair_chain(repository, chain, act)
+        done += _repair_chain(repository, chain, writing, act)
     return done
 
 
-def _repair_chain(repository: Repository, chain: Chain, act: bool) -> list[str]:
+def _repair_chain(repository: Repository, chain: Chain, writing: object, act: bool) -> list[str]:
     dat = os.path.join(repository.path, f"{chain.stamp}.dat")
     listed = [entry.name for entry in chain.entries]
     unlisted = chain.names[-1]
-    if listed != chain.names[:-1]:
+    if listed != chain.names[:-1] or not (unlisted == writing or _cut_off(dat)):
         return []
     if act:
         if listed:
@@ -145,6 +146,16 @@ def _repair_chain(repository: Repository, chain: Chain, act: bool) -> list[str]:
                 os.unlink(name)
         _repository.sync(repository.path)
     return [f"removed {unlisted}, which an interrupted run left without its line in {os.path.basename(dat)}"]
+
+
+def _cut_off(dat: str) -> bool:
+    """Whether a .dat file ends within a line, as an interrupted stock repozo leaves it."""
+    try:
+        with open(dat, "rb") as stream:
+            content = stream.read()
+    except FileNotFoundError:
+        return False
+    return bool(content) and not content.endswith(b"\n")
 
 
 def _whole_lines(dat: str) -> bytes:
@@ -176,7 +187,7 @@ def backup(path: str, repository_path: str, *, compression: str = "gzip", full: 
         result.repaired = _prune.finish(repository_path, act=not check) + repair(_repository.read(repository_path), act=not check)
         repository = _repository.read(repository_path)
         if check and result.repaired:
-            repository = _as_repaired(repository)
+            repository = _as_repaired(repository, result.repaired)
         state = _repository.read_state(repository_path)
         try:
             database = open(path, "rb", buffering=0)  # noqa: SIM115 (closed below; its errors are told apart)
@@ -194,12 +205,12 @@ def backup(path: str, repository_path: str, *, compression: str = "gzip", full: 
         return result
 
 
-def _as_repaired(repository: Repository) -> Repository:
-    """Return what reading would find after the repair, for check mode: the newest data file is gone."""
-    chain = repository.chains[-1]
-    if [entry.name for entry in chain.entries] == chain.names[:-1]:
-        chain.files.pop()
-        chain.problems.clear()
+def _as_repaired(repository: Repository, repaired: list[str]) -> Repository:
+    """Return what reading would find after the repair, for check mode: a newest data file that is said to be removed is gone."""
+    chain = repository.chains[-1] if repository.chains else None
+    if chain and any(sentence.startswith(f"removed {chain.names[-1]},") for sentence in repaired):
+        gone = chain.files.pop()
+        chain.problems = [one for one in chain.problems if not (one.startswith(gone.name) or one.endswith((" is not whole.", ".dat is missing.")))]
         if not chain.files:
             repository.chains.pop()
     return repository
@@ -216,19 +227,7 @@ def _explain(error: OSError, repository_path: str, decision: Decision) -> str:
 
 
 def _stamp(repository: Repository) -> str:
-    """Return a stamp of its own for this run, waiting for the next second if need be."""
-    newest = repository.newest
-    while True:
-        now = datetime.now(timezone.utc)
-        stamp = now.strftime(_repository.STAMP)
-        if newest is None or stamp > newest:
-            return stamp
-        ahead = (_repository.time_of(newest) - now).total_seconds()
-        if ahead > 5:
-            raise RepositoryError(
-                f"It is {stamp} by this host's clock, but the newest backup in {repository.path} is of {newest}: the clock was set back. Set it right first."
-            )
-        time.sleep(0.05)
+    return _repository.fresh_stamp(repository.newest, repository.path)
 
 
 def _store(result: Result, database: BinaryIO, path: str, repository: Repository, state: dict[str, Any], compression: str) -> None:
@@ -244,6 +243,8 @@ def _store(result: Result, database: BinaryIO, path: str, repository: Repository
             raise RepositoryError(f"{path} was replaced while it was read (a pack ended); nothing was stored, run again.")
         stamp = _stamp(repository)
         name = f"{stamp}.{suffix}"
+        state["writing"] = name  # until its line is there
+        _repository.write_state(repository.path, state)
         os.link(unfinished, os.path.join(repository.path, name))  # unlike a rename, it replaces nothing
     finally:
         if os.path.exists(unfinished):
@@ -255,6 +256,7 @@ def _store(result: Result, database: BinaryIO, path: str, repository: Repository
     # Lines that are there stay as they are, whatever directory they name.
     lines = (_whole_lines(dat) if chain.entries else b"") + entries[-1].line(repository.path).encode()
     _repository.replace(dat, lines)
+    del state["writing"]
     state["tail"] = {"chain": chain.stamp, "end": decision.end, "bytes": len(tail), "md5": hashlib.md5(tail, usedforsecurity=False).hexdigest()}
     here = set(os.listdir(repository.path))
     state["stored"] = {

@@ -94,7 +94,6 @@ class Plan:
 
     target: str
     parts: list[Part]
-    live: str | None
     last_transaction: Transaction | None
     replaces: Replaced | None
     attributes: tuple[int, int, int]
@@ -188,7 +187,7 @@ def plan(request: Request) -> Plan:
     attributes = _attributes(request, replaces)
     repository, warnings = _history.open_repository(request.repository)
     parts, last, more = _choose(repository, request)
-    chosen = Plan(target, parts, request.live, last, replaces, attributes, warnings=warnings + more)
+    chosen = Plan(target, parts, last, replaces, attributes, warnings=warnings + more)
     if replaces and replaces.bytes == chosen.bytes and _equal(chosen):
         chosen.content = False
         return chosen

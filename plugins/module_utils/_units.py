@@ -20,10 +20,11 @@ class UnitError(Exception):
 
 @dataclass
 class Unit:
-    """A declared unit. configuration holds the paths that it reads when it starts."""
+    """A declared unit. configuration holds the paths that it reads when it starts; one that another unit starts has run false."""
 
     name: str
     configuration: list[str] = field(default_factory=list)
+    run: bool = True
 
 
 @dataclass
@@ -92,13 +93,16 @@ def decide(unit: Unit, state: dict[str, str], now: float, monotonic: float, pend
     this run changes, which in check mode do not show on the host.
     """
     if state["LoadState"] != "loaded":
-        return Decision(unit, present=False, enable=True, start=True, before=[f"state: {state['LoadState']}"], after=["state: active"])
+        before, after = [f"state: {state['LoadState']}"], ["state: active" if unit.run else "state: loaded"]
+        return Decision(unit, present=False, enable=unit.run, start=unit.run, reload=not unit.run, before=before, after=after)
     file, additions = own_files(unit.name)
     announced = [path for path in pending or [] if path in unit.configuration or path == file or path.startswith(additions)]
     decision = Decision(unit, present=True, reload=state["NeedDaemonReload"] == "yes" or any(path.startswith(_SYSTEM) for path in announced))
     if decision.reload:
         decision.before.append("unit file: changed since systemd read it")
         decision.after.append("unit file: read")
+    if not unit.run:
+        return decision
     if state["UnitFileState"] != "enabled":
         decision.enable = True
         decision.before.append(f"at boot: {state['UnitFileState'] or 'not enabled'}")

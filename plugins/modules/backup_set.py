@@ -57,7 +57,7 @@ line:
   type: str
   sample: "backup done in 2.1 s: main incremental 48213 bytes, set 2026-11-24-20-00-00"
 set:
-  description: Stamp (UTC) of the new set, null when there is none.
+  description: Stamp (UTC) of the new set, null when there is none and in check mode.
   returned: success
   type: str
   sample: 2026-11-24-20-00-00

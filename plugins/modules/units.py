@@ -31,6 +31,10 @@ options:
         type: list
         elements: str
         default: []
+      run:
+        description: Whether it shall run. Of a unit that another one starts, such as the service of a timer, systemd only reads the file.
+        type: bool
+        default: true
   pending:
     description:
       - Paths that earlier tasks of this run changed, as RV(confops.indico.tree#module:changed_paths) lists them.
@@ -100,6 +104,7 @@ def main() -> None:
                 "options": {
                     "name": {"type": "str", "required": True},
                     "configuration": {"type": "list", "elements": "str", "default": []},
+                    "run": {"type": "bool", "default": True},
                 },
             },
             "pending": {"type": "list", "elements": "str", "default": []},

@@ -1,0 +1,313 @@
+"""Making backups: what is decided, what is stored, and what is left when a run is killed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.confops.indico.plugins.module_utils import _repository, _repozo, _restore, _verify
+from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
+
+from tests.unit.storage import Storage
+
+
+class Site:
+    """A storage and its repository; each backup carries the next second, without waiting for it."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.storage, self.repository = Storage(directory / "Data.fs"), directory / "repository"
+        self.repository.mkdir()
+        self.seconds = 0
+        monkeypatch.setattr(_repozo, "_stamp", self.stamp)
+
+    def stamp(self, _repository_read: object = None) -> str:
+        self.seconds += 1
+        return f"2026-03-01-12-{self.seconds // 60:02}-{self.seconds % 60:02}"
+
+    def backup(self, **options: Any) -> _repozo.Result:
+        return _repozo.backup(str(self.storage.path), str(self.repository), **options)
+
+    def restored(self, target: Path) -> bytes:
+        target.unlink(missing_ok=True)
+        _restore.restore(_restore.Request(repository=str(self.repository), target=str(target)))
+        return target.read_bytes()
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.repository.iterdir())
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    return Site(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+@pytest.mark.parametrize("program", [True, False], ids=["igzip", "zlib"])
+def test_full_then_incremental_then_nothing(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compression: str, program: bool) -> None:
+    if not program:
+        monkeypatch.setattr(shutil, "which", lambda _name: None)
+    kinds = []
+    for number in (5, 3, 0, 1):
+        site.storage.add(number)
+        predicted = site.backup(compression=compression, check=True)
+        done = site.backup(compression=compression)
+        assert predicted.decision == done.decision
+        kinds.append(done.decision.kind)
+        assert site.restored(tmp_path / "out.fs") == site.storage.path.read_bytes()
+    assert kinds == ["full", "incremental", "nothing", "incremental"]
+    assert _verify.verify(str(site.repository)).problems == []
+
+
+def test_pieces_larger_than_a_chunk(site: Site, tmp_path: Path) -> None:
+    site.storage.add(3, size=_repository.CHUNK + 12345)
+    site.backup()
+    assert site.restored(tmp_path / "out.fs") == site.storage.path.read_bytes()
+
+
+def change(site: Site, what: str) -> None:
+    if what == "packed":
+        site.storage.pack(2)
+    elif what == "packed, then longer than before":
+        site.storage.pack(2)
+        site.storage.add(20)
+    elif what == "an older copy":
+        os.truncate(site.storage.path, site.storage.ends[3])
+    elif what == "another database":
+        Storage(site.storage.path, seed=7).add(30)
+    elif what == "another history of the same length":
+        end = site.storage.ends[-1]
+        Storage(site.storage.path, seed=7).add(len(site.storage.tids))
+        assert site.storage.path.stat().st_size == end
+
+
+@pytest.mark.parametrize("remembered", [True, False], ids=["with its memory", "as stock repozo leaves it"])
+@pytest.mark.parametrize("what", ["packed", "packed, then longer than before", "an older copy", "another database", "another history of the same length"])
+def test_a_database_that_is_another_one_begins_a_new_chain(site: Site, tmp_path: Path, what: str, remembered: bool) -> None:
+    site.storage.add(8)
+    site.backup()
+    site.storage.add(2)
+    site.backup()
+    if not remembered:
+        (site.repository / _repository.STATE).unlink()
+    change(site, what)
+    done = site.backup()
+    assert done.decision.kind == "full"
+    assert "packed or replaced" in done.decision.reason
+    assert site.restored(tmp_path / "out.fs") == site.storage.path.read_bytes()
+
+
+def test_a_full_backup_when_asked_for_and_when_the_chain_is_long(site: Site) -> None:
+    site.storage.add(2)
+    kinds = []
+    for _each in range(5):
+        kinds.append(site.backup(max_incrementals=2).decision.kind)
+        site.storage.add(1)
+    assert kinds == ["full", "incremental", "incremental", "full", "incremental"]
+    assert site.backup(full="because").decision.reason == "because"
+
+
+def test_what_is_not_committed_yet_is_left_for_the_next_run(site: Site, tmp_path: Path) -> None:
+    site.storage.add(3)
+    committed = site.storage.path.read_bytes()
+    whole = site.storage.unfinished()
+    site.backup()
+    assert site.restored(tmp_path / "out.fs") == committed
+    assert site.backup().decision.kind == "nothing"
+    site.storage.path.write_bytes(committed + whole)
+    assert site.backup().decision.kind == "incremental"
+    assert site.restored(tmp_path / "out.fs") == committed + whole
+
+
+def test_an_empty_database_has_nothing_to_store(site: Site) -> None:
+    assert (site.backup().decision.kind, site.backup().decision.reason) == ("nothing", "the database holds no transaction yet")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "sentence"),
+    [
+        (lambda site: site.storage.path.unlink(), "Data.fs cannot be read: No such file or directory."),
+        (lambda site: shutil.rmtree(site.repository), "repository cannot be opened: No such file or directory."),
+        (lambda site: site.storage.path.with_name("Data.fs.pack").touch(), "is being packed"),
+        (lambda site: (site.repository / "tmp.tmp").touch(), "stock repozo may be at work there"),
+        (lambda site: setattr(site, "repository", site.repository.with_name("my backups")), "stock repozo splits its lines on blanks"),
+    ],
+    ids=["no database", "no repository", "pack", "stock repozo", "blank"],
+)
+def test_refusals_are_sentences(site: Site, prepare: Callable[[Site], object], sentence: str) -> None:
+    site.storage.add(1)
+    prepare(site)
+    for check in (True, False):
+        with pytest.raises(RepositoryError, match=sentence):
+            site.backup(check=check)
+
+
+def test_something_that_is_no_database_is_refused(site: Site) -> None:
+    site.storage.path.write_bytes(b"hello")
+    with pytest.raises(Exception, match=r"Data\.fs is no FileStorage"):
+        site.backup()
+    assert site.names() == []
+
+
+def test_a_clock_that_was_set_back_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    site.storage.add(1)
+    site.backup()
+    (name,) = [one for one in site.names() if one.endswith("fsz")]
+    for suffix in (".fsz", ".dat"):
+        (site.repository / (name.split(".")[0] + suffix)).rename(site.repository / f"2999-01-01-00-00-00{suffix}")
+    dat = site.repository / "2999-01-01-00-00-00.dat"
+    dat.write_text(dat.read_text().replace(name, "2999-01-01-00-00-00.fsz"))
+    site.storage.add(1)
+    with pytest.raises(RepositoryError, match="the clock was set back"):
+        site.backup()
+
+
+def test_a_full_disk_leaves_what_was_there(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    site.storage.add(3)
+    site.backup()
+    before, content = site.names(), site.storage.path.read_bytes()
+    site.storage.add(3)
+
+    def full(_target: object, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_repozo, "_write", full)
+        with pytest.raises(RepositoryError, match=r"is full \(\d+ bytes free\): the incremental backup reads \d+ bytes\. Nothing that was there has changed\."):
+            site.backup(compression="none")
+    assert site.names() == before
+    assert site.restored(tmp_path / "out.fs") == content
+
+
+def test_a_pack_that_ends_while_the_database_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.storage.add(9)
+    copy = _repozo._copy
+
+    def slow(*arguments: Any) -> Any:
+        done = copy(*arguments)
+        site.storage.pack(2)
+        return done
+
+    monkeypatch.setattr(_repozo, "_copy", slow)
+    with pytest.raises(RepositoryError, match="was replaced while it was read"):
+        site.backup()
+    assert site.names() == []
+
+
+CALLS = ["fsync", "link", "unlink", "replace"]
+
+
+def killed(site: Site, monkeypatch: pytest.MonkeyPatch, number: int) -> bool:
+    """Run a backup in a child that ends before the number-th call that changes the disk. Return whether it got there."""
+    child = os.fork()
+    if child == 0:
+        left = [number]
+        for name in CALLS:
+            real = getattr(os, name)
+
+            def call(*arguments: Any, _real: Any = real, **options: Any) -> Any:
+                left[0] -= 1
+                if left[0] < 0:
+                    os._exit(9)
+                return _real(*arguments, **options)
+
+            setattr(os, name, call)
+        try:
+            site.backup()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 9)
+    return status == 9
+
+
+@pytest.mark.parametrize("before", [0, 2], ids=["the first full", "an incremental"])
+def test_killed_before_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    """The last acknowledged backup restores at once, and the next run clears up and stores what was missed."""
+    number, again = 0, True
+    while again:
+        (tmp_path / str(number)).mkdir()
+        site = Site(tmp_path / str(number), monkeypatch)
+        acknowledged = b""
+        for _each in range(before):
+            site.storage.add(3)
+            site.backup()
+            acknowledged = site.storage.path.read_bytes()
+        site.storage.add(2)
+        again = killed(site, monkeypatch, number)
+        site.seconds += 1  # the child took one
+        out = tmp_path / "out.fs"
+        if acknowledged:
+            assert site.restored(out).startswith(acknowledged), number
+        predicted = site.backup(check=True)
+        done = site.backup()
+        assert (predicted.decision, predicted.repaired) == (done.decision, done.repaired), number
+        assert site.restored(out) == site.storage.path.read_bytes(), number
+        assert _verify.verify(str(site.repository)).problems == [], number
+        assert site.backup().repaired == []
+        number += 1
+    assert number > 10
+
+
+def test_killed_at_random_moments_while_somebody_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 runs, each ended by a signal somewhere. Whatever was acknowledged restores; nothing is lost and nothing stays broken."""
+    site = Site(tmp_path, monkeypatch)
+    acknowledged = 0
+    for number in range(200):
+        site.storage.add(1 + number % 3, size=3000)
+        child = os.fork()
+        if child == 0:
+            site.backup(compression=("gzip", "none")[number % 2])
+            os._exit(0)
+        pause = site.storage.random.random() * 0.012
+        subprocess.run(["sleep", f"{pause:.4f}"], check=True)
+        os.kill(child, 9)
+        done = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        site.seconds += 1
+        if done:
+            acknowledged = site.storage.ends[-1]
+        if number % 10 == 9 and acknowledged:
+            assert len(site.restored(tmp_path / "out.fs")) >= acknowledged
+    site.backup()
+    assert site.restored(tmp_path / "out.fs") == site.storage.path.read_bytes()
+    assert _verify.verify(str(site.repository)).problems == []
+    assert [name for name in site.names() if name.startswith(_repository.TEMPORARY)] == []
+
+
+def test_a_line_that_stock_repozo_left_cut_off_goes_with_its_file(site: Site, tmp_path: Path) -> None:
+    site.storage.add(2)
+    site.backup()
+    site.storage.add(2)
+    last = site.backup().file
+    dat = next(site.repository.glob("*.dat"))
+    dat.write_text(dat.read_text()[:-20])
+    (site.repository / _repository.STATE).unlink()
+    done = site.backup()
+    assert last and done.repaired == [f"removed {Path(last).name}, which an interrupted run left without its line in {dat.name}"]
+    assert done.decision.kind == "incremental"
+    assert site.restored(tmp_path / "out.fs") == site.storage.path.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "no .dat file"])
+def test_an_acknowledged_backup_is_never_taken_for_a_leftover(site: Site, damage: str) -> None:
+    site.storage.add(2)
+    site.backup()
+    site.storage.add(2)
+    site.backup()
+    dat = next(site.repository.glob("*.dat"))
+    if damage == "a flipped bit":
+        dat.write_bytes(dat.read_bytes()[:-3] + b"~" + dat.read_bytes()[-2:])
+    else:
+        dat.unlink()
+    before = {name for name in site.names() if "fs" in name}
+    done = site.backup()
+    assert done.repaired == []
+    assert (done.decision.kind, "is damaged" in done.decision.reason) == ("full", True)
+    assert before <= set(site.names())
