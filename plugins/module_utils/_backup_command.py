@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from typing import TextIO
 
 from ansible_collections.confops.indico.plugins.module_utils import _backup_set
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
@@ -19,7 +20,7 @@ OK, WARNING, CRITICAL, UNKNOWN = range(4)
 
 def main(settings_path: str, arguments: list[str]) -> int:
     """Run the command and return its exit code: 0 when all is well, for check one of the four above, otherwise 1."""
-    parser = argparse.ArgumentParser(description="Backup sets of an Indico instance.")
+    parser = argparse.ArgumentParser(prog="backup", description="Backup sets of an Indico instance.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     run = verbs.add_parser("run", help="make a backup set, if anything was committed since the last one")
     run.add_argument("--full", action="store_true", help="begin a new chain for each storage")
@@ -34,21 +35,26 @@ def main(settings_path: str, arguments: list[str]) -> int:
         settings = _backup_set.read_settings(settings_path)
         if options.verb == "run":
             who = os.environ.get("SUDO_USER") or os.environ.get("USER") or "root"
-            print(_backup_set.run(settings, who=who, why=options.why, full=options.full).line())
+            _say(_backup_set.run(settings, who=who, why=options.why, full=options.full).line())
         elif options.verb == "list":
             for one in _backup_set.manifests(settings):
                 newest = ", ".join(f"{part['name']} to {(part['last_transaction'] or {}).get('time', 'nothing')}" for part in one["storages"])
-                print(f"{one['stamp']}  {newest}, {one['archive']['files']} stored files  ({one['why']}, {one['who']})")
+                _say(f"{one['stamp']}  {newest}, {one['archive']['files']} stored files  ({one['why']}, {one['who']})")
         elif options.verb == "status":
-            print(json.dumps(_status(settings), indent=1, sort_keys=True))
+            _say(json.dumps(_status(settings), indent=1, sort_keys=True))
         else:
             code, line = judge(_status(settings), time.time(), options.warning_hours, options.critical_hours)
-            print(line)
+            _say(line)
             return code
     except RepositoryError as error:
-        print(f"{settings_path}: {error}" if options.verb == "check" else error, file=sys.stderr)
+        _say(f"{settings_path}: {error}" if options.verb == "check" else str(error), sys.stderr)
         return UNKNOWN if options.verb == "check" else 1
     return 0
+
+
+def _say(line: str, stream: TextIO | None = None) -> None:
+    """Write a line for the person or the timer that runs the command; this is no module, whose output would be its result."""
+    (stream or sys.stdout).write(line + "\n")
 
 
 def _status(settings: _backup_set.Settings) -> dict[str, object]:
