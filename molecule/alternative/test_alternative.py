@@ -40,7 +40,7 @@ def test_monitor_answers(site: Site) -> None:
 
 def test_names_follow_the_instance(site: Site) -> None:
     units = site.run("systemctl list-units --plain --no-legend 'events-*' | cut -d ' ' -f 1").split()
-    assert sorted(units) == ["events-scheduler.service", "events-zeo@main.service", "events-zeo@rooms.service"]
+    assert sorted(units) == ["events-backup.timer", "events-scheduler.service", "events-zeo@main.service", "events-zeo@rooms.service"]
     assert not site.shell().file("/opt/indico").exists
 
 

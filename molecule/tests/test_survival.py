@@ -72,7 +72,7 @@ def wait_for_scheduler(site: Site, seconds: float = 20) -> None:
     """Wait until Indico's own command finds the daemon, whose state lives in the database."""
     deadline = time.monotonic() + seconds
     while True:
-        done = site.shell().run(f"runuser -u {site.user} -- {site.prefix}/current/bin/indico_scheduler check")
+        done = site.shell().run(f"runuser -u {site.user} -- {site.prefix}/current/bin/indico_scheduler check || exit 1")  # 255 would be ssh's own
         if done.rc == 0:
             return
         assert time.monotonic() < deadline, done.stdout + done.stderr
