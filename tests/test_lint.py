@@ -21,6 +21,7 @@ def test_lint(command: str) -> None:
 def test_shellcheck() -> None:
     assert shutil.which("shellcheck"), "the Debian package shellcheck is missing: `lab/prepare shellcheck` installs it"
     shebangs = (b"#!/bin/sh", b"#!/bin/bash")
-    scripts = [path for path in project_files() if (REPOSITORY / path).is_file() and (REPOSITORY / path).read_bytes().startswith(shebangs)]
+    files = [path for path in project_files() if path.suffix != ".j2"]  # a template is no shell yet; what it renders is validated on the host
+    scripts = [path for path in files if (REPOSITORY / path).is_file() and (REPOSITORY / path).read_bytes().startswith(shebangs)]
     assert scripts
     run("shellcheck", *scripts)
