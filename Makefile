@@ -34,7 +34,7 @@ clean-lab: ## remove all hosts of the lab, those of interrupted tests too
 venv: $(run_env)/.complete ## the pinned Ansible, for one's own hosts
 	@echo 'export PATH="$(run_env)/bin:$$PATH"'
 
-test check lint: packages := git shellcheck
+test check lint: packages := git rsync shellcheck
 
 test: prepare $(dev_env)/.complete ## everything
 	@$(dev) pytest tests
@@ -61,7 +61,7 @@ bench-backup: $(dev_env)/.complete ## backups beside stock repozo, SIZE_MB=512
 	@$(dev) python -m tests.bench_backup
 
 lock: ## pin the newest versions that requirements/*.in allow
-	@for set in run dev; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	@for set in run dev zodb5 zodb6; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --upgrade requirements/$$set.in --output-file requirements/$$set.txt; done
 
 $(cache)/venv-run-%/.complete: requirements/run.txt

@@ -26,6 +26,7 @@ def catalogue(path: str, *, max_gap: int = 0, now: datetime | None = None) -> di
     return {
         "chains": chains,
         "problems": repository.all_problems(),
+        "unfinished": repository.unfinished,
         "leftovers": repository.leftovers,
         "totals": {
             "chains": len(chains),
@@ -94,10 +95,7 @@ def _gaps(files: list[DataFile], max_gap: int) -> list[dict[str, Any]]:
 
 def _moment(one: DataFile) -> datetime | None:
     """Return when a backup was made, None when its name is no date."""
-    try:
-        return one.time
-    except ValueError:
-        return None
+    return _repository.moment_of(one.stamp)
 
 
 def _time(one: DataFile | None) -> str | None:

@@ -15,13 +15,13 @@ from typing import BinaryIO
 MAGIC = (b"FS21", b"FS30")  # written by Python 2 and by Python 3
 HEAD = 4  # bytes before the first transaction
 # tid, length, status, then the lengths of user, description and extension; the record ends with its length once more.
-_HEADER = struct.Struct(">8sQcHHH")
+HEADER = struct.Struct(">8sQcHHH")
 _LENGTH = struct.Struct(">Q")
-_COMMITTED = (b" ", b"p", b"u")  # a transaction that is being written has the status c; p is left by a pack, u by an undo
+COMMITTED = (b" ", b"p", b"u")  # a transaction that is being written has the status c; p is left by a pack, u by an undo
 
 
 class FileStorageError(Exception):
-    """The file is no FileStorage; the message is a sentence for the operator."""
+    """The file is no FileStorage, or a damaged one; the message is a sentence for the operator."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,14 @@ class Transaction:
 
 
 def time_of(tid: bytes) -> datetime:
-    """Return the moment (UTC) that a tid of 8 bytes stands for."""
+    """Return the moment (UTC) that a tid of 8 bytes stands for. Raises FileStorageError when that is none, as 30 February."""
     minutes, fraction = struct.unpack(">LL", tid)
     year, month, day = minutes // 535680 + 1900, minutes // 44640 % 12 + 1, minutes // 1440 % 31 + 1
-    return datetime(year, month, day, minutes // 60 % 24, minutes % 60, tzinfo=timezone.utc) + timedelta(seconds=fraction * 60 / 2**32)
+    try:
+        minute = datetime(year, month, day, minutes // 60 % 24, minutes % 60, tzinfo=timezone.utc)
+    except ValueError as error:
+        raise FileStorageError(f"The transaction {tid.hex()} stands for no moment of the calendar: it is damaged.") from error
+    return minute + timedelta(seconds=fraction * 60 / 2**32)
 
 
 def last_transaction(path: str) -> Transaction | None:
@@ -81,11 +85,11 @@ def transactions(stream: BinaryIO, start: int = HEAD) -> Iterator[tuple[Transact
     It stops at the first that is not whole or not committed yet; whether that is the end of the file is for the caller to see.
     """
     size = stream.seek(0, os.SEEK_END)
-    while start + _HEADER.size + _LENGTH.size <= size:
+    while start + HEADER.size + _LENGTH.size <= size:
         stream.seek(start)
-        tid, length, status, user, description, extension = _HEADER.unpack(stream.read(_HEADER.size))
+        tid, length, status, user, description, extension = HEADER.unpack(stream.read(HEADER.size))
         end = start + length + _LENGTH.size
-        if length < _HEADER.size + user + description + extension or end > size or status not in _COMMITTED:
+        if length < HEADER.size + user + description + extension or end > size or status not in COMMITTED:
             return
         texts = stream.read(user + description)
         stream.seek(end - _LENGTH.size)
@@ -96,17 +100,20 @@ def transactions(stream: BinaryIO, start: int = HEAD) -> Iterator[tuple[Transact
 
 
 def ending_at(stream: BinaryIO, end: int) -> Transaction | None:
-    """Return the transaction whose record ends at this offset, None when none does or it is not committed yet (status c)."""
-    if end < HEAD + _HEADER.size + _LENGTH.size:
+    """Return the transaction whose record ends at this offset, None when none does or it is not committed yet (status c).
+
+    Raises FileStorageError when its tid is damaged.
+    """
+    if end < HEAD + HEADER.size + _LENGTH.size:
         return None
     stream.seek(end - _LENGTH.size)
     (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
     start = end - _LENGTH.size - length
-    if length < _HEADER.size or start < HEAD:
+    if length < HEADER.size or start < HEAD:
         return None
     stream.seek(start)
-    tid, again, status, user, description, _extension = _HEADER.unpack(stream.read(_HEADER.size))
-    if again != length or status not in _COMMITTED:
+    tid, again, status, user, description, _extension = HEADER.unpack(stream.read(HEADER.size))
+    if again != length or status not in COMMITTED:
         return None
     return _transaction(tid, stream.read(user), stream.read(description))
 

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta, timezone
 from typing import BinaryIO, NamedTuple
 from zoneinfo import ZoneInfo
 
-from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _repository, _repozo
+from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _prune, _repository, _repozo
 from ansible_collections.confops.indico.plugins.module_utils._filestorage import HEAD, Transaction
 from ansible_collections.confops.indico.plugins.module_utils._repository import CHUNK, Chain, DataFile, Entry, Repository, RepositoryError
 
@@ -132,8 +132,8 @@ def time_of(tid: bytes) -> datetime:
     """Return the moment (UTC) that a tid stands for. Raises RepositoryError when that is none, as in a damaged file."""
     try:
         return _filestorage.time_of(tid)
-    except ValueError as error:
-        raise RepositoryError(f"The transaction {tid.hex()} stands for no moment of the calendar.") from error
+    except _filestorage.FileStorageError as error:
+        raise RepositoryError(str(error)) from error
 
 
 def limit_of(moment: datetime) -> bytes:
@@ -191,10 +191,10 @@ def walk(pieces: Iterator[bytes], position: int) -> Iterator[Record]:
         if reader.take(0, HEAD) not in _filestorage.MAGIC:
             return
         position = HEAD
-    size = _filestorage._HEADER.size
+    size = _filestorage.HEADER.size
     while len(head := reader.take(position, size)) == size:
-        tid, length, status, user, description, extension = _filestorage._HEADER.unpack(head)
-        if length < size + user + description + extension or status not in _filestorage._COMMITTED:
+        tid, length, status, user, description, extension = _filestorage.HEADER.unpack(head)
+        if length < size + user + description + extension or status not in _filestorage.COMMITTED:
             return
         texts = reader.take(position + size, user + description)
         if reader.take(position + length, 8) != head[8:16]:
@@ -235,8 +235,8 @@ def open_repository(path: str) -> tuple[Repository, list[str]]:
     The newest data file without its line in the .dat file is what an interrupted run left, and does not count.
     Raises RepositoryError when there is no backup.
     """
-    repository = _repository.read(path)
-    warnings = repository.all_problems()
+    repository = _prune.read(path)
+    warnings = repository.unfinished + repository.all_problems()
     newest = repository.chains[-1] if repository.chains else None
     if newest and [entry.name for entry in newest.entries] == newest.names[:-1]:
         newest.files.pop()
@@ -346,7 +346,7 @@ def select(repository: Repository, wanted: Wanted) -> tuple[Cut, list[str]]:
 def stamp_end(file: DataFile) -> datetime:
     """Return the last instant of the second that names a file; the first that a tid can have for a second that is none."""
     try:
-        return file.time + timedelta(seconds=1) - _INSTANT
+        return file.time + (timedelta(seconds=1) - _INSTANT)
     except ValueError:
         return _filestorage.time_of(bytes(8))
 
@@ -397,7 +397,7 @@ def listed(repository: Repository, since: datetime | None, until: datetime | Non
 
     live is a database that continues the newest chain, whose transactions count too.
     """
-    low = limit_of(since - _INSTANT) if since else b""
+    low = limit_of(since - _INSTANT) if since and since.year > 1900 else b""
     high = limit_of(until) if until else b"\xff" * 8
     kept: deque[Record] = deque(maxlen=limit)
     listing, newest, count = Listing([], False), b"", 0
@@ -417,9 +417,9 @@ def listed(repository: Repository, since: datetime | None, until: datetime | Non
 
 def _concerns(chains: list[Chain], number: int, since: datetime | None, until: datetime | None) -> bool:
     """Whether a chain may hold transactions of a window that the chain before does not hold."""
-    begin = stamp_end(chains[number - 1].files[-1]) - _CLOCKS if number else None
-    end = stamp_end(chains[number].files[-1]) + _CLOCKS if number + 1 < len(chains) else None
-    return not (begin and until and until < begin) and not (end and since and since > end)
+    begin = stamp_end(chains[number - 1].files[-1]) if number else None
+    end = stamp_end(chains[number].files[-1]) if number + 1 < len(chains) else None
+    return not (begin and until and begin - until > _CLOCKS) and not (end and since and since - end > _CLOCKS)
 
 
 def _chain_records(repository: Repository, number: int, low: bytes, high: bytes, live: str | None, warnings: list[str]) -> Iterator[Record]:
@@ -458,7 +458,7 @@ def open_live(path: str, repository: Repository) -> BinaryIO:
         stream = open(path, "rb", buffering=0)  # noqa: SIM115 (the caller closes it)
     except OSError as error:
         raise RepositoryError(f"The live database {path} cannot be read: {error.strerror}.") from error
-    if not _repozo._same(stream, chain, _repository.read_state(repository.path)):
+    if not _repozo.same(stream, chain, _repository.read_state(repository.path)):
         stream.close()
         raise RepositoryError(
             f"The live database {path} does not continue the newest chain {chain.stamp}: it was packed or replaced since, or is damaged."

@@ -13,14 +13,12 @@ All that is decided follows from names, .dat files and confops.json, never from 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from ansible_collections.confops.indico.plugins.module_utils import _repository
 from ansible_collections.confops.indico.plugins.module_utils._repository import Chain, Repository, RepositoryError
@@ -163,18 +161,11 @@ def warnings(repository: Repository, state: dict[str, Any], policy: Policy, now:
 
 
 def _groups(repository: Repository) -> list[tuple[Chain, list[str]]]:
-    """Return each chain with what is wrong with it, which here includes what stock repozo would not restore."""
-    groups = []
-    if repository.strays:
-        strays = Chain(repository.strays[0].stamp, repository.strays)
-        groups.append((strays, ["its incremental backups continue a full one that is not here."]))
-    often = Counter(chain.stamp for chain in repository.chains)
-    for chain in repository.chains:
-        problems = list(chain.problems)
-        if often[chain.stamp] > 1 or len({one.stamp for one in chain.files}) < len(chain.files):
-            problems.append("two of its files are of the same second.")
-        groups.append((chain, problems))
-    return groups
+    """Return each chain with what is wrong with it."""
+    groups = [(chain, chain.problems) for chain in repository.chains]
+    if not repository.strays:
+        return groups
+    return [(Chain(repository.strays[0].stamp, repository.strays), ["its incremental backups continue a full one that is not here."]), *groups]
 
 
 def _sound(groups: Sequence[tuple[Chain, list[str]]], without: Iterable[str]) -> list[Chain]:
@@ -232,21 +223,14 @@ def _stamps(state: dict[str, Any], key: str) -> list[str]:
     return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
 
 
-def _read_state(path: str) -> dict[str, Any]:
-    """Return what confops.json holds. Unlike all else in it, pins cannot be found again, so a damaged one is refused."""
-    try:
-        with open(os.path.join(path, _repository.STATE), encoding="utf-8") as stream:
-            state = json.load(stream)
-        if not isinstance(state, dict) or not isinstance(state.get(_PINS, []), list):
-            raise ValueError("it holds something else than expected")
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
+def _refuse_lost_pins(path: str, state: dict[str, Any]) -> None:
+    """Raise RepositoryError when pins may have been lost with a damaged confops.json and none have been named since."""
+    lost = ([_repository.STATE] if _repository.damaged(path) else []) + _repository.aside(path)
+    if lost and not _stamps(state, _PINS):
         raise RepositoryError(
-            f"{_repository.STATE} in {path} is damaged ({error}), so it is not known which chains are pinned; nothing was deleted."
-            " Repair it, or remove it and pin them again."
-        ) from error
-    return cast("dict[str, Any]", state)
+            f"{lost[0]} in {path} is damaged, so it is not known which chains are pinned; nothing was deleted."
+            " Pin them again, or remove that file if there were none."
+        )
 
 
 def _repin(groups: Sequence[tuple[Chain, list[str]]], state: dict[str, Any], path: str, pin: Sequence[str], unpin: Sequence[str]) -> list[str]:
@@ -272,9 +256,12 @@ def prune(path: str, policy: Policy, *, pin: Sequence[str] = (), unpin: Sequence
     """
     moment = now()
     with _repository.lock(path):
-        repository, state, sizes = _repository.read(path), _read_state(path), _sizes(path)
+        repository, state, sizes = _repository.read(path), _repository.read_state(path), _repository.sizes(path)
         groups = _groups(repository)
         pinned = _with(state, _PINS, _repin(groups, state, path, pin, unpin))
+        _refuse_lost_pins(path, pinned)
+        damaged = _repository.set_aside(path, act=False)
+        told = [f"{_repository.STATE} was damaged and is kept as {damaged}: it may name other pins."] if damaged else []
         verdicts = decide(repository, pinned, policy, moment)
         gone = [verdict.chain for verdict in verdicts if not verdict.keep]
         marked = _with(pinned, _PRUNING, list(dict.fromkeys(_stamps(state, _PRUNING) + [chain.stamp for chain in gone])))
@@ -284,12 +271,13 @@ def prune(path: str, policy: Policy, *, pin: Sequence[str] = (), unpin: Sequence
         if not check:
             if marked != state:
                 try:
+                    _repository.set_aside(path)
                     _repository.write_state(path, marked)
                 except OSError as error:
                     raise RepositoryError(f"{_repository.STATE} in {path} cannot be written: {error.strerror}. Nothing was deleted.") from error
             finish(path)
             # What counts is what is there.
-            freed -= set(_sizes(path))
+            freed -= set(_repository.sizes(path))
             left = {chain.stamp for chain, _problems in _groups(_repository.read(path))}
             deleted = [chain.stamp for chain, _problems in groups if chain.stamp not in left]
     return Result(
@@ -309,8 +297,23 @@ def prune(path: str, policy: Policy, *, pin: Sequence[str] = (), unpin: Sequence
         pins=_stamps(pinned, _PINS),
         changed=bool(deleted) or _with(pinned, _PRUNING, _stay_marked(groups, pinned)) != state,
         diff=_diff(path, groups, state, pinned, deleted),
-        warnings=warnings(repository, pinned, policy, moment, verdicts),
+        warnings=warnings(repository, pinned, policy, moment, verdicts) + told,
     )
+
+
+def read(path: str) -> Repository:
+    """Read a repository as it will be when the deletions that were begun in it are finished. Raises RepositoryError."""
+    repository, state = _repository.read(path), {}
+    with contextlib.suppress(OSError):  # whoever needs more of it says so
+        state = _repository.read_state(path)
+    doomed = _doomed(_groups(repository), state)
+    if doomed:
+        here = _repository.sizes(path)
+        repository = _repository.read(path, without={name for chain in doomed for name in _names(repository, chain, here)})
+    repository.unfinished = [
+        f"The chain {chain.stamp} counts as gone: its deletion has begun. The next backup or prune removes what is left of it." for chain in doomed
+    ]
+    return repository
 
 
 def finish(path: str, act: bool = True) -> list[str]:
@@ -326,9 +329,9 @@ def finish(path: str, act: bool = True) -> list[str]:
     doomed = _doomed(groups, state)
     if act:
         for chain in doomed:
-            _remove(path, _names(repository, chain, _sizes(path)))
+            _remove(path, _names(repository, chain, _repository.sizes(path)))
         state = _with(state, _PRUNING, _stay_marked(groups, state))
-        here = _sizes(path)
+        here = _repository.sizes(path)
         for key in ("verified", "stored"):
             if isinstance(state.get(key), dict):
                 state[key] = {name: memory for name, memory in state[key].items() if name in here or not _NAME.fullmatch(name)}
@@ -358,10 +361,6 @@ def _with(state: dict[str, Any], key: str, stamps: list[str]) -> dict[str, Any]:
     """Return a copy with these stamps under a key, without the key when there are none."""
     changed = {name: value for name, value in state.items() if name != key}
     return {**changed, key: stamps} if stamps else changed
-
-
-def _sizes(path: str) -> dict[str, int]:
-    return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in os.scandir(path)}
 
 
 def _names(repository: Repository, chain: Chain, here: Iterable[str]) -> list[str]:

@@ -18,24 +18,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import queue
 import re
+import stat
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
 STAMP = "%Y-%m-%d-%H-%M-%S"
 STATE = "confops.json"
+_ASIDE = f"{STATE}.damaged-"  # how the names of those begin that were found damaged
 TEMPORARY = ".confops-"  # how the names of unfinished files begin
 STOCK_TEMPORARY = "tmp.tmp"  # repozo's own, always the same
 _DATA = re.compile(r"(\d{4}(?:-\d\d){5})\.(delta)?fs(z)?")
-_BESIDE = re.compile(r"(\d{4}(?:-\d\d){5})\.(?:dat|index)")
+_BESIDE = re.compile(r"(\d{4}(?:-\d\d){5})\.(dat|index)")
 CHUNK = 4 * 2**20
 _PACKED = 2**20  # bytes of a compressed file that are read at once; they unpack to more
 
@@ -93,13 +96,17 @@ class Chain:
 
 @dataclass
 class Repository:
-    """What a directory holds. strays are data files before the first full backup, leftovers what an interrupted run left."""
+    """What a directory holds. strays are data files before the first full backup, leftovers what an interrupted run left.
+
+    problems are those of no chain; unfinished are sentences about chains that _prune.read leaves out.
+    """
 
     path: str
     chains: list[Chain]
     strays: list[DataFile]
     leftovers: list[str]
     problems: list[str]
+    unfinished: list[str] = field(default_factory=list)
 
     @property
     def newest(self) -> str | None:
@@ -116,17 +123,28 @@ def time_of(stamp: str) -> datetime:
     return datetime.strptime(stamp, STAMP).replace(tzinfo=timezone.utc)
 
 
+def moment_of(stamp: str) -> datetime | None:
+    """Return the moment (UTC) that a stamp names, None for one that is no date."""
+    try:
+        return time_of(stamp)
+    except ValueError:
+        return None
+
+
 def fresh_stamp(newest: str | None, place: str) -> str:
     """Return a stamp of now that is later than newest, waiting for the next second if need be. place is for the message.
 
-    Raises RepositoryError when newest lies in the future: the clock was set back.
+    Raises RepositoryError when newest lies in the future, since the clock was set back, or where no calendar goes.
     """
     while True:
         now = datetime.now(timezone.utc)
         stamp = now.strftime(STAMP)
         if newest is None or stamp > newest:
             return stamp
-        if (time_of(newest) - now).total_seconds() > 5:
+        last = moment_of(newest)
+        if last is None:
+            raise RepositoryError(f"The newest backup in {place} is named {newest}, a moment that no calendar has. Take it out of there first.")
+        if (last - now).total_seconds() > 5:
             raise RepositoryError(
                 f"It is {stamp} by this host's clock, but the newest backup in {place} is of {newest}: the clock was set back. Set it right first."
             )
@@ -151,10 +169,13 @@ def parse_dat(text: str) -> tuple[list[Entry], list[str]]:
     return entries, wrong
 
 
-def read(path: str) -> Repository:
-    """Read the directory and its .dat files, none of the data. Raises RepositoryError when it is no directory."""
+def read(path: str, without: Collection[str] = ()) -> Repository:
+    """Read the directory and its .dat files, none of the data, as if the files named in without were not there.
+
+    Raises RepositoryError when it is no directory.
+    """
     try:
-        found = dict(_sizes(path))
+        found = {name: size for name, size in sizes(path).items() if name not in without}
     except OSError as error:
         raise RepositoryError(f"The repository {path} cannot be read: {error.strerror}.") from error
     files = sorted(filter(None, (data_file(name, size) for name, size in found.items())), key=lambda one: (one.stamp, not one.full))
@@ -167,30 +188,35 @@ def read(path: str) -> Repository:
         else:
             repository.strays.append(one)
     repository.problems += [f"{one.name} is an incremental backup without the full one that it continues." for one in repository.strays]
-    repository.problems += _twins(files)
     stamps = {one.stamp for one in files}
     for name in sorted(found):
         match = _BESIDE.fullmatch(name)
-        if match and match[1] not in stamps:
+        if match and match[1] not in stamps and not (match[2] == "index" and _near(match[1], stamps)):
             repository.problems.append(f"{name} belongs to no backup here.")
     for chain in repository.chains:
         _read_chain(chain, path)
+    for one, next_one in zip(files, files[1:]):
+        if one.stamp == next_one.stamp:
+            chains = [chain for chain in repository.chains if one in chain.files or next_one in chain.files]
+            for problems in [chain.problems for chain in chains] or [repository.problems]:
+                problems.append(f"{one.name} and {next_one.name} are of the same second; stock repozo restores only one of them.")
     return repository
 
 
-def _sizes(path: str) -> Iterator[tuple[str, int]]:
-    """Yield the names in a directory and their sizes (bytes). What another run removes in this moment is not there."""
+def _near(stamp: str, stamps: Collection[str]) -> bool:
+    """Whether an index is of one of these backups although it names another second: repozo of ZODB3 3.10.5 asks the clock twice."""
+    moment = moment_of(stamp)
+    return moment is not None and any(abs(other - moment) <= timedelta(seconds=2) for other in map(moment_of, stamps) if other)
+
+
+def sizes(path: str) -> dict[str, int]:
+    """Return the names in a directory and their sizes (bytes). What another run removes in this moment is not there. Raises OSError."""
+    known = {}
     with os.scandir(path) as found:
         for entry in found:
             with contextlib.suppress(FileNotFoundError):
-                yield entry.name, entry.stat(follow_symlinks=False).st_size
-
-
-def _twins(files: list[DataFile]) -> Iterator[str]:
-    """Yield a sentence for each second that names two files: stock repozo restores only one of them."""
-    for one, next_one in zip(files, files[1:]):
-        if one.stamp == next_one.stamp:
-            yield f"{one.name} and {next_one.name} are of the same second; stock repozo restores only one of them."
+                known[entry.name] = entry.stat(follow_symlinks=False).st_size
+    return known
 
 
 def _read_chain(chain: Chain, path: str) -> None:
@@ -205,11 +231,7 @@ def _read_chain(chain: Chain, path: str) -> None:
         chain.problems.append(f"{dat} cannot be read: {error.strerror}.")
         return
     chain.problems += [f"{dat}: {sentence}." for sentence in wrong]
-    for one in chain.files:
-        try:
-            one.time  # noqa: B018 (it is asked whether there is one)
-        except ValueError:
-            chain.problems.append(f"{one.name} is named after a moment that no calendar has.")
+    chain.problems += [f"{one.name} is named after a moment that no calendar has." for one in chain.files if moment_of(one.stamp) is None]
     listed = [entry.name for entry in chain.entries]
     if listed != chain.names:
         missing, extra = [name for name in listed if name not in chain.names], [name for name in chain.names if name not in listed]
@@ -222,9 +244,9 @@ def _read_chain(chain: Chain, path: str) -> None:
         if entry.start != position or entry.end <= entry.start:
             chain.problems.append(f"{dat}: {entry.name} covers {entry.start} to {entry.end}, where a range that begins at {position} belongs.")
         position = entry.end
-    sizes = {one.name: one for one in chain.files}
+    files = {one.name: one for one in chain.files}
     for entry in chain.entries:
-        held = sizes.get(entry.name)
+        held = files.get(entry.name)
         if held and not held.compressed and held.bytes != entry.end - entry.start:
             chain.problems.append(f"{held.name} has {held.bytes} bytes; {dat} says {entry.end - entry.start}.")
 
@@ -245,7 +267,7 @@ def lock(path: str) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
-            raise RepositoryError(f"The repository {path} is in use{_holder(descriptor)}; nothing was done.") from error
+            raise RepositoryError(f"The repository {path} is in use{holder(descriptor)}; nothing was done.") from error
         yield
     finally:
         os.close(descriptor)
@@ -256,8 +278,8 @@ def in_use(path: str) -> bool:
     return _holder_of(os.stat(path)) is not None
 
 
-def _holder(descriptor: int) -> str:
-    """Return who holds the lock, for a sentence."""
+def holder(descriptor: int) -> str:
+    """Return who holds the lock on an open file, for a sentence."""
     process = _holder_of(os.fstat(descriptor))
     return f" by process {process}" if process else " by another process"
 
@@ -273,13 +295,44 @@ def _holder_of(directory: os.stat_result) -> str | None:
 
 
 def read_state(path: str) -> dict[str, Any]:
-    """Return what is remembered of the repository; nothing when there is no such file or it is damaged, since all of it can be found again."""
+    """Return what is remembered of the repository; nothing when there is no such file or it is damaged. Raises OSError."""
+    return _load(path) or {}
+
+
+def damaged(path: str) -> bool:
+    """Whether there is a confops.json that cannot be understood. Raises OSError."""
+    return _load(path) is None
+
+
+def _load(path: str) -> dict[str, Any] | None:
     try:
         with open(os.path.join(path, STATE), encoding="utf-8") as stream:
             state = json.load(stream)
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         return {}
-    return cast("dict[str, Any]", state) if isinstance(state, dict) else {}
+    except ValueError:
+        return None
+    return cast("dict[str, Any]", state) if isinstance(state, dict) and isinstance(state.get("pins", []), list) else None
+
+
+def set_aside(path: str, act: bool = True) -> str | None:
+    """Give a damaged confops.json another name, when act, and return that; None when it is sound.
+
+    All else in it can be found again, the pins cannot. Whoever is about to write the file calls this first; the lock must be held.
+    """
+    if not damaged(path):
+        return None
+    names = os.listdir(path)
+    free = next(name for name in (f"{_ASIDE}{number}" for number in itertools.count(1)) if name not in names)
+    if act:
+        os.rename(os.path.join(path, STATE), os.path.join(path, free))
+        sync(path)
+    return free
+
+
+def aside(path: str) -> list[str]:
+    """Return the names of what was set aside and may hold pins."""
+    return sorted(name for name in os.listdir(path) if name.startswith(_ASIDE))
 
 
 def section(state: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
@@ -296,9 +349,10 @@ def write_state(path: str, state: dict[str, Any]) -> None:
 def replace(path: str, content: bytes) -> None:
     """Write a file so that at any moment the old content or the new one is there, and the new one is on disk when this returns."""
     directory, name = os.path.split(path)
-    unfinished = os.path.join(directory, f"{TEMPORARY}{os.getpid()}-{name}")
+    unfinished = os.path.join(directory, f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{name}")
     try:
-        with open(unfinished, "wb") as stream:
+        with open(unfinished, "xb") as stream:
+            _take_over(stream.fileno(), path)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -308,6 +362,26 @@ def replace(path: str, content: bytes) -> None:
             os.unlink(unfinished)
         raise
     sync(directory)
+
+
+def _take_over(descriptor: int, path: str) -> None:
+    """Give an open file the owner, group and mode of the file at path, if there is one."""
+    try:
+        replaced = os.lstat(path)
+    except FileNotFoundError:
+        inherit(descriptor, os.path.dirname(path))
+        return
+    if stat.S_ISREG(replaced.st_mode):
+        with contextlib.suppress(PermissionError):  # who is not root gives nothing away
+            os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
+        os.fchmod(descriptor, replaced.st_mode & 0o777)
+
+
+def inherit(descriptor: int, directory: str) -> None:
+    """Give a new file of root's the owner and group of its directory: whoever owns a repository must be able to read all of it."""
+    if os.geteuid() == 0:
+        found = os.stat(directory)
+        os.fchown(descriptor, found.st_uid, found.st_gid)
 
 
 def sync(directory: str) -> None:

@@ -59,7 +59,7 @@ def decide(repository: Repository, database: BinaryIO, path: str, state: dict[st
     chain = repository.chains[-1] if repository.chains else None
     sound = chain if chain and not chain.problems else None
     # The end of a chain is the end of a transaction, if it is a chain of this database at all.
-    known = sound.end if sound and _same(database, sound, state) else _filestorage.HEAD
+    known = sound.end if sound and same(database, sound, state) else _filestorage.HEAD
     end = _filestorage.committed_end(database, path, known)
     if end == _filestorage.HEAD:
         return Decision("nothing", "the database holds no transaction yet", 0, 0)
@@ -84,7 +84,7 @@ def decide(repository: Repository, database: BinaryIO, path: str, state: dict[st
     return Decision("incremental", f"{end - sound.end} bytes since the last backup", sound.end, end, sound)
 
 
-def _same(database: BinaryIO, chain: Chain, state: dict[str, Any]) -> bool:
+def same(database: BinaryIO, chain: Chain, state: dict[str, Any]) -> bool:
     """Whether the database is the one that the chain is of.
 
     A FileStorage only grows; what replaces it, a pack or another copy, differs at the end of what the chain covers.
@@ -92,13 +92,14 @@ def _same(database: BinaryIO, chain: Chain, state: dict[str, Any]) -> bool:
     """
     if os.fstat(database.fileno()).st_size < chain.end:
         return False
-    tail = state.get("tail", {})
-    if tail.get("chain") == chain.stamp and tail.get("end") == chain.end:
-        return _md5(database, chain.end - int(tail["bytes"]), chain.end) == str(tail["md5"])
-    return _md5(database, chain.entries[-1].start, chain.end) == chain.entries[-1].md5
+    tail = state.get("tail")
+    if isinstance(tail, dict) and (tail.get("chain"), tail.get("end")) == (chain.stamp, chain.end) and isinstance(tail.get("bytes"), int):
+        return md5_of(database, chain.end - tail["bytes"], chain.end) == tail.get("md5")
+    return md5_of(database, chain.entries[-1].start, chain.end) == chain.entries[-1].md5
 
 
-def _md5(stream: BinaryIO, start: int, end: int) -> str:
+def md5_of(stream: BinaryIO, start: int, end: int) -> str:
+    """Return the md5 of a range (bytes) of an open file, or of what there is of it."""
     found = hashlib.md5(usedforsecurity=False)
     while start < end:
         piece = os.pread(stream.fileno(), min(CHUNK, end - start), start)
@@ -128,6 +129,9 @@ def repair(repository: Repository, act: bool) -> list[str]:
     chain = repository.chains[-1] if repository.chains else None
     if chain:
         done += _repair_chain(repository, chain, writing, act)
+    aside = _repository.set_aside(repository.path, act)
+    if aside:
+        done.append(f"moved the damaged {_repository.STATE} to {aside}, since it may name pinned chains; until that is settled none is pruned")
     return done
 
 
@@ -184,11 +188,14 @@ def backup(path: str, repository_path: str, *, compression: str = "gzip", full: 
         raise RepositoryError(f"{path} is being packed ({path}.pack is there and new); back it up afterwards.")
     with _repository.lock(repository_path):
         result = Result(Decision("nothing", "", 0, 0))
-        result.repaired = _prune.finish(repository_path, act=not check) + repair(_repository.read(repository_path), act=not check)
-        repository = _repository.read(repository_path)
-        if check and result.repaired:
-            repository = _as_repaired(repository, result.repaired)
-        state = _repository.read_state(repository_path)
+        try:
+            result.repaired = _prune.finish(repository_path, act=not check) + repair(_repository.read(repository_path), act=not check)
+            repository = _repository.read(repository_path)
+            if check and result.repaired:
+                repository = _as_repaired(repository, result.repaired)
+            state = _repository.read_state(repository_path)
+        except OSError as error:
+            raise RepositoryError(f"{error.filename or repository_path}: {error.strerror or error}. No backup was made.") from error
         try:
             database = open(path, "rb", buffering=0)  # noqa: SIM115 (closed below; its errors are told apart)
         except OSError as error:
@@ -209,10 +216,9 @@ def _as_repaired(repository: Repository, repaired: list[str]) -> Repository:
     """Return what reading would find after the repair, for check mode: a newest data file that is said to be removed is gone."""
     chain = repository.chains[-1] if repository.chains else None
     if chain and any(sentence.startswith(f"removed {chain.names[-1]},") for sentence in repaired):
-        gone = chain.files.pop()
-        chain.problems = [one for one in chain.problems if not (one.startswith(gone.name) or one.endswith((" is not whole.", ".dat is missing.")))]
-        if not chain.files:
-            repository.chains.pop()
+        repository = _repository.read(repository.path, without=chain.names[-1:])
+        for chain in repository.chains[-1:]:
+            chain.problems = [one for one in chain.problems if not one.endswith(" is not whole.")]  # the line that was cut off goes with its file
     return repository
 
 
@@ -236,6 +242,7 @@ def _store(result: Result, database: BinaryIO, path: str, repository: Repository
     unfinished = os.path.join(repository.path, f"{_repository.TEMPORARY}{os.getpid()}.{suffix}")
     try:
         with open(unfinished, "x+b", buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600)) as target:
+            _repository.inherit(target.fileno(), repository.path)
             result.md5, tail, stored_md5 = _copy(database, decision.start, decision.end, target, compression)
             os.fsync(target.fileno())
             result.stored_bytes = os.fstat(target.fileno()).st_size

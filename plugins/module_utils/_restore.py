@@ -194,7 +194,7 @@ def plan(request: Request) -> Plan:
     chosen.needed_bytes = chosen.bytes
     chosen.free_bytes = shutil.disk_usage(os.path.dirname(target)).free + sum(os.lstat(path).st_blocks * 512 for path in _unfinished(target))
     if chosen.free_bytes < chosen.needed_bytes:
-        raise RepositoryError(_full(chosen, chosen.free_bytes))
+        raise RepositoryError(_full(target, chosen.needed_bytes, chosen.free_bytes))
     with contextlib.suppress(FileNotFoundError), open(f"{target}.lock", "rb", opener=_not_a_link) as lock:
         try:
             _lock(lock.fileno(), target)
@@ -215,7 +215,7 @@ def _look_at(target: str) -> Replaced | None:
     if not stat.S_ISREG(found.st_mode):
         raise RepositoryError(f"{target} is not a file{' but a link' if stat.S_ISLNK(found.st_mode) else ''}; name the database itself.")
     last = None
-    with open(target, "rb", opener=_not_a_link) as stream, contextlib.suppress(ValueError):  # it may be damaged: that is why it is replaced
+    with open(target, "rb", opener=_not_a_link) as stream, contextlib.suppress(_filestorage.FileStorageError):  # it may be damaged: that is why it is replaced
         last = _filestorage.ending_at(stream, found.st_size)
     return Replaced(found.st_size, last, (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)))
 
@@ -313,14 +313,13 @@ def _equal(chosen: Plan) -> bool:
                 for piece in _only(_source(part), part.upto - part.start):
                     digest.update(piece)
                 wanted = digest.hexdigest()
-            if _repozo._md5(stream, part.start, part.upto) != wanted:
+            if _repozo.md5_of(stream, part.start, part.upto) != wanted:
                 return False
     return True
 
 
-def _full(chosen: Plan, free: int) -> str:
-    directory = os.path.dirname(chosen.target)
-    return f"The file system of {directory} has {free} bytes free; the restored database needs {chosen.needed_bytes}. Nothing has changed."
+def _full(target: str, needed: int, free: int) -> str:
+    return f"The file system of {os.path.dirname(target)} has {free} bytes free; the restored database needs {needed}. Nothing has changed."
 
 
 # The run
@@ -328,27 +327,29 @@ def _full(chosen: Plan, free: int) -> str:
 
 def restore(request: Request, *, check: bool = False) -> Result:
     """Restore a database, or with check say what that would do. Raises RepositoryError, whose message is for the operator."""
-    began = time.monotonic()
+    began, needed = time.monotonic(), 0
     with _repository.lock(request.repository):
-        chosen = plan(request)
-        result = Result(chosen, chosen.last_transaction)
-        if not check and chosen.content:
-            try:
+        try:
+            chosen = plan(request)
+            needed, result = chosen.needed_bytes, Result(chosen, chosen.last_transaction)
+            if not check and chosen.content:
                 _replace(chosen, result, request)
-            except OSError as error:
-                raise RepositoryError(_explain(error, chosen)) from error
-        elif not check and chosen.changed:
+        except OSError as error:
+            raise RepositoryError(_explain(error, request.target, needed)) from error
+        except _filestorage.FileStorageError as error:
+            raise RepositoryError(f"What the repository holds is damaged. {error} Nothing has changed.") from error
+        if not check and chosen.changed and not chosen.content:
             os.chown(chosen.target, *chosen.attributes[:2], follow_symlinks=False)
             os.chmod(chosen.target, chosen.attributes[2])
     result.seconds = time.monotonic() - began
     return result
 
 
-def _explain(error: OSError, chosen: Plan) -> str:
+def _explain(error: OSError, target: str, needed: int) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _full(chosen, shutil.disk_usage(os.path.dirname(chosen.target)).free)
+        return _full(target, needed, shutil.disk_usage(os.path.dirname(target)).free)
     name = f" ({error.filename})" if error.filename else ""
-    return f"{chosen.target} could not be restored: {error.strerror or error}{name}. Nothing has changed."
+    return f"{target} could not be restored: {error.strerror or error}{name}. Nothing has changed."
 
 
 def _replace(chosen: Plan, result: Result, request: Request) -> None:
@@ -394,7 +395,7 @@ def _lock(descriptor: int, target: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise RepositoryError(f"{target} is in use{_repository._holder(descriptor)}: stop its server first. Nothing has changed.") from error
+        raise RepositoryError(f"{target} is in use{_repository.holder(descriptor)}: stop its server first. Nothing has changed.") from error
 
 
 def _source(part: Part) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _repository
+from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _prune, _repository
 from ansible_collections.confops.indico.plugins.module_utils._repository import CHUNK, Chain, DataFile, Entry, Repository, RepositoryError
 
 TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -72,7 +72,7 @@ def verify(path: str, *, scope: str = "all", jobs: int | None = None, check: boo
     report = Report()
     try:
         state = _repository.read_state(path)  # before the rest, so that it never knows more than the directory shows
-        if not state and os.path.exists(os.path.join(path, _repository.STATE)):
+        if _repository.damaged(path):
             report.warnings.append(f"{_repository.STATE} is damaged: what it remembered is lost.")
     except OSError as error:
         state = {}
@@ -93,7 +93,11 @@ def verify(path: str, *, scope: str = "all", jobs: int | None = None, check: boo
         # It may have been pruned meanwhile.
         there = {chain.stamp for chain in look(path).chains}
         repository.chains = [chain for chain in repository.chains if chain.stamp in there]
-    report.problems += repository.problems + [f"{name} is unfinished: the run that wrote it was interrupted." for name in repository.leftovers]
+    report.warnings += repository.unfinished
+    report.problems += repository.problems
+    for name in repository.leftovers:
+        found = report.warnings if name.endswith(f"-{_repository.STATE}") else report.problems  # no backup is missing without a memory
+        found.append(f"{name} is unfinished: the run that wrote it was interrupted.")
     for chain in repository.chains:
         problems = [*chain.problems, *_beside(path, chain, stored)]
         problems += [sentence for name in chain.names if name in contents for sentence in contents[name].problems]
@@ -118,12 +122,12 @@ def summary(path: str, problems: list[str]) -> str:
 
 def look(path: str) -> Repository:
     """Read the repository, but count as no problem what a run that holds it at this moment is about to finish."""
-    repository = _repository.read(path)
+    repository = _prune.read(path)
     until = time.monotonic() + _PATIENCE
     while repository.leftovers or repository.all_problems():
         if not _repository.in_use(path):
-            return _repository.read(path)  # nobody is at work any more
-        repository = _repository.read(path)
+            return _prune.read(path)  # nobody is at work any more
+        repository = _prune.read(path)
         if time.monotonic() > until or not repository.all_problems():
             repository.leftovers = [name for name in repository.leftovers if not name.startswith(_repository.TEMPORARY)]
             return repository
@@ -195,6 +199,8 @@ def _read_all(path: str, tasks: list[_Task], jobs: int) -> dict[str, _Content]:
             return _Content([f"{task.file.name} cannot be read: {error.strerror}."], gone=isinstance(error, FileNotFoundError))
         except RepositoryError as error:
             return _Content([str(error)])
+        except _filestorage.FileStorageError as error:
+            return _Content([f"{task.file.name}: {error}"])
 
     with ThreadPoolExecutor(jobs) as pool:
         return {task.file.name: content for task, content in zip(ordered, pool.map(check, ordered))}
@@ -279,6 +285,9 @@ def _remember(path: str, tasks: list[_Task], contents: dict[str, _Content], at: 
                     }
                 )
                 if verified != before:
+                    aside = _repository.set_aside(path)
+                    if aside:
+                        report.warnings.append(f"{_repository.STATE} is kept as {aside}: it may name pinned chains. Until that is settled none is pruned.")
                     _repository.write_state(path, {**state, "verified": verified})
             report.remembered = True
             return

@@ -82,7 +82,7 @@ reason:
   type: str
   sample: 5242880 bytes since the last backup
 repaired:
-  description: What an interrupted run had left, and this one removed.
+  description: What an interrupted run had left, and this one removed. A damaged C(confops.json) is not removed but renamed, since it may hold pins.
   returned: success
   type: list
   elements: str

@@ -85,6 +85,12 @@ problems:
   type: list
   elements: str
   sample: ["2026-11-24-02-00-00.dat is missing."]
+unfinished:
+  description: A sentence for each chain that an interrupted prune has begun to delete. It counts as gone and is not in the rest.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 leftovers:
   description: Unfinished files of interrupted runs, which the next backup removes.
   returned: success

@@ -13,6 +13,8 @@ description:
   - A chain stays when any of the options says so. Without O(window_days) and generations the module refuses.
   - Decides by the names of the files (UTC), the .dat files and C(confops.json), never by times of files.
   - What a run that was killed left half deleted, the next run finishes, and so does the next backup.
+  - When C(confops.json) is damaged, or was and is kept as C(confops.json.damaged-1), pins may be lost. Nothing is deleted then until O(pin) names some
+    or that file is removed.
 author:
   - confops developers (@confops)
 options:

@@ -45,6 +45,7 @@ attributes:
     description:
       - Changes no backup, so C(changed) is always false.
       - What was verified is remembered in C(confops.json) beside the backups. That is a cache, which may be lost; writing it is not counted as a change.
+      - A damaged C(confops.json) is kept under another name, since it may say which chains are pinned. A warning then says so.
 """
 
 EXAMPLES = r"""

@@ -170,7 +170,7 @@ def test_no_data_is_read_and_nothing_written(repository: Path, monkeypatch: pyte
     before = sorted((path.name, path.stat().st_mtime_ns) for path in repository.iterdir())
     monkeypatch.setattr(_repository, "open", note, raising=False)
     catalogue(repository)
-    assert sorted(opened) == [f"{A}.dat r", f"{C}.dat r", "confops.json r"]
+    assert sorted(set(opened)) == [f"{A}.dat r", f"{C}.dat r", "confops.json r"]
     assert sorted((path.name, path.stat().st_mtime_ns) for path in repository.iterdir()) == before
 
 

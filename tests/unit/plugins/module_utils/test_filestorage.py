@@ -39,6 +39,16 @@ def test_time_of_a_tid(tid: str, moment: datetime) -> None:
     assert abs(_filestorage.time_of(bytes.fromhex(tid)) - moment) < timedelta(milliseconds=1)
 
 
+@pytest.mark.parametrize(("month", "day"), [(2, 30), (2, 31), (4, 31), (11, 31)])
+def test_a_tid_of_a_day_that_no_calendar_has(tmp_path: Path, month: int, day: int) -> None:
+    tid = struct.pack(">LL", (((2026 - 1900) * 12 + month - 1) * 31 + day - 1) * 1440, 7)
+    sentence = f"^The transaction {tid.hex()} stands for no moment of the calendar: it is damaged\\.$"
+    with pytest.raises(_filestorage.FileStorageError, match=sentence):
+        _filestorage.time_of(tid)
+    with pytest.raises(_filestorage.FileStorageError, match=sentence):
+        _filestorage.last_transaction(storage(tmp_path, transaction(), transaction(tid)))
+
+
 def test_last_transaction(tmp_path: Path) -> None:
     path = storage(tmp_path, transaction(b"\0" * 8), transaction(user=b" /ada", description="geändert".encode()))
     assert _filestorage.last_transaction(path) == _filestorage.Transaction(TID.hex(), _filestorage.time_of(TID), " /ada", "geändert")

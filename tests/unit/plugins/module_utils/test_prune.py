@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.confops.indico.plugins.module_utils import _prune, _repository, _repozo
+from ansible_collections.confops.indico.plugins.module_utils import _catalogue, _history, _prune, _repository, _repozo, _restore, _verify
 from ansible_collections.confops.indico.plugins.module_utils._prune import Policy, Verdict, decide
 from ansible_collections.confops.indico.plugins.module_utils._repository import Chain, DataFile, Entry, Repository, RepositoryError
 from ansible_collections.confops.indico.plugins.modules import repozo_prune
@@ -452,7 +453,9 @@ def test_files_of_the_same_second_are_damage_since_stock_repozo_restores_one_of_
     for day in ("2026-03-18", "2026-03-19", "2026-03-20"):
         made.chain(day)
     result = made.prune(keep_daily=4, keep_chains_min=1)
-    assert reasons(result)[twin] == ["damaged, and such chains are kept: two of its files are of the same second."]
+    assert reasons(result)[twin] == [
+        f"damaged, and such chains are kept: {twin}.fs and {twin}.deltafs are of the same second; stock repozo restores only one of them."
+    ]
     assert made.kept(keep_daily=4, keep_chains_min=1, damaged="delete") == ["2026-03-18", "2026-03-19", "2026-03-20"]
 
 
@@ -535,9 +538,30 @@ def test_when_the_memory_of_pins_is_damaged_nothing_is_deleted(made: Made, conte
     for day in range(1, 7):
         made.chain(f"2026-03-{day:02}")
     (made.path / _repository.STATE).write_text(content)
-    assert refusal(made, keep_daily=1, require_verified=False).startswith(f"confops.json in {made.path} is damaged (")
-    (made.path / _repository.STATE).unlink()
+    sentence = (
+        f"confops.json in {made.path} is damaged, so it is not known which chains are pinned; nothing was deleted."
+        " Pin them again, or remove that file if there were none."
+    )
+    assert refusal(made, keep_daily=1, require_verified=False) == sentence
+    aside = _repository.set_aside(str(made.path))  # as whoever writes there does
+    assert aside
+    assert refusal(made, keep_daily=1, require_verified=False) == sentence.replace("confops.json", aside)
+    (made.path / aside).unlink()
     assert made.kept(keep_daily=1, require_verified=False) == ["2026-03-05", "2026-03-06"]
+
+
+def test_pins_that_were_lost_are_named_anew(made: Made) -> None:
+    first, options = made.chain("2026-03-01"), {"keep_daily": 1, "require_verified": False}
+    for day in range(2, 6):
+        made.chain(f"2026-03-{day:02}")
+    for number in (1, 2):
+        (made.path / _repository.STATE).write_text("{")
+        assert "it is not known which chains are pinned" in refusal(made, **options)
+        result = made.prune(**options, pin=[first])
+        assert result.warnings == [f"confops.json was damaged and is kept as confops.json.damaged-{number}: it may name other pins."]
+        assert (made.path / f"confops.json.damaged-{number}").read_text() == "{"
+        assert made.kept(**options) == ["2026-03-01", "2026-03-04", "2026-03-05"]
+    assert "it is not known which chains are pinned" in refusal(made, **options, unpin=[first])
 
 
 def test_other_memories_may_be_damaged(made: Made) -> None:
@@ -905,7 +929,7 @@ def test_a_run_that_is_killed_at_any_moment_leaves_whole_what_stays_and_is_finis
         untouched = seen == before
         if not untouched:
             assert {chain.stamp for chain in repository.chains if chain.problems} <= {*marked}
-            assert repository.problems == [f"{stamp('2026-01-11 02:00:01')}.index belongs to no backup here."]
+            assert repository.problems == []
         if next_run == "prune":
             assert _prune.prune(path, Policy(**options), pin=pin).deleted == [one for one in sorted(chains) if one not in kept and f"{one}.fs" in seen]
             assert made.seen() == after
@@ -919,6 +943,62 @@ def test_a_run_that_is_killed_at_any_moment_leaves_whole_what_stays_and_is_finis
             break
         step += 1
     assert step == (16 if calls == ["unlink"] else 16 + 9 + 2 * 3)  # a sync after all but the 7 index files, and two states to write
+
+
+@pytest.mark.parametrize("calls", [["unlink"], ["unlink", "replace", "fsync"]], ids=["unlink", "all"])
+def test_what_a_killed_run_left_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:
+    """Whoever reads the repository finds what will be there when a run has finished it, and says that it is not finished."""
+    storage, reference = Storage(tmp_path / "Data.fs"), tmp_path / "reference"
+    reference.mkdir()
+    contents = {}
+    for number in range(8):
+        name = f"2026-03-0{1 + number // 2}-0{number % 2}-00-00"
+        monkeypatch.setattr(_repozo, "_stamp", lambda _repository, name=name: name)
+        storage.add(2)
+        _repozo.backup(str(storage.path), str(reference), full="" if number % 2 else "another day")
+        (reference / f"{name}.index").write_bytes(b"index")
+        contents[name] = storage.path.read_bytes()
+    (reference / "2026-02-28-00-00-00.deltafs").write_bytes(b"the full one before it is lost")
+    policy = Policy(keep_weekly=1, keep_chains_min=1, require_verified=False, damaged="delete")
+    going = ["2026-02-28-00-00-00", "2026-03-01-00-00-00", "2026-03-03-00-00-00"]
+    step = 0
+    while True:
+        path = str(shutil.copytree(reference, tmp_path / f"step{step}"))
+        alive = not killed_at(step, partial(_prune.prune, path, policy, pin=["2026-03-02-00-00-00"]), calls)
+        before = {one.name: one.read_bytes() for one in Path(path).iterdir()}
+        marked = _repository.read_state(path).get("pruning", [])
+        report, found = _verify.verify(path, check=True), _catalogue.catalogue(path)
+        repository, told = _history.open_repository(path)
+        left = [one for one in marked if f"{one}.fsz" in before or f"{one}.deltafs" in before]
+        assert found["unfinished"] == [
+            f"The chain {one} counts as gone: its deletion has begun. The next backup or prune removes what is left of it." for one in left
+        ]
+        unfinished = [f"{one} is unfinished: the run that wrote it was interrupted." for one in found["leftovers"]]
+        assert report.warnings == found["unfinished"] + unfinished
+        if marked or f"{going[0]}.deltafs" not in before:
+            assert report.problems == found["problems"] == []
+            assert told == found["unfinished"]
+            stamps = ["2026-03-02-00-00-00", "2026-03-04-00-00-00"]
+            assert [one["stamp"] for one in report.chains] == [one["stamp"] for one in found["chains"]] == [one.stamp for one in repository.chains] == stamps
+            assert found["recoverable"] == {"earliest": "2026-03-02T00:00:00Z", "latest": "2026-03-04T01:00:00Z"}
+        else:
+            assert report.problems == found["problems"] == ["2026-02-28-00-00-00.deltafs is an incremental backup without the full one that it continues."]
+        for number, name in ((1, "2026-03-02-01-00-00"), (2, "2026-03-04-01-00-00")):
+            target = tmp_path / f"step{step}-{number}.fs"
+            wanted = _history.wanted_transaction(storage.tids[4 * int(name[8:10]) - 1])
+            result = _restore.restore(_restore.Request(path, str(target), wanted))
+            assert target.read_bytes() == contents[name]
+            assert result.plan.warnings == told
+        assert {one.name: one.read_bytes() for one in Path(path).iterdir()} == before
+        finished = _prune.finish(path)
+        assert finished == [f"removed the chain {one}, whose deletion had begun" for one in left]
+        assert _catalogue.catalogue(path)["unfinished"] == []
+        if alive:
+            assert _prune.prune(path, policy).deleted == []
+            break
+        assert set(left) <= set(going)
+        step += 1
+    assert step == (11 if calls == ["unlink"] else 11 + 7 + 2 * 3)  # no sync after the 4 index files, and two states to write
 
 
 def half_deleted(made: Made) -> str:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -180,19 +181,33 @@ def test_other_problems_have_their_sentences(tmp_path: Path) -> None:
     make(tmp_path, f"{B}.fs")
     (tmp_path / f"{A}.deltafs").touch()
     (tmp_path / f"{C}.dat").touch()
-    (tmp_path / f"{D}.index").touch()
+    (tmp_path / "2026-03-01-12-00-04.index").touch()
     assert problems(tmp_path) == [
         f"{A}.deltafs is an incremental backup without the full one that it continues.",
         f"{C}.dat belongs to no backup here.",
-        f"{D}.index belongs to no backup here.",
+        "2026-03-01-12-00-04.index belongs to no backup here.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("index", "belongs"),
+    [(A, True), (B, True), (C, True), (D, False), ("2026-03-01-11-59-58", True), ("2026-03-01-11-59-57", False), ("2026-02-30-12-00-00", False)],
+)
+def test_an_index_may_be_of_the_second_after_its_backup(tmp_path: Path, index: str, belongs: bool) -> None:
+    """repozo of ZODB3 3.10.5 asks the clock once for each of the two names."""
+    make(tmp_path, f"{A}.fs")
+    (tmp_path / f"{index}.index").touch()
+    assert problems(tmp_path) == ([] if belongs else [f"{index}.index belongs to no backup here."])
 
 
 def test_one_file_for_each_second(tmp_path: Path) -> None:
     make(tmp_path, f"{A}.fs", f"{A}.deltafs")
-    assert problems(tmp_path) == [f"{A}.fs and {A}.deltafs are of the same second; stock repozo restores only one of them."]
+    found = _repository.read(str(tmp_path))
+    assert found.chains[0].problems == [f"{A}.fs and {A}.deltafs are of the same second; stock repozo restores only one of them."]
+    assert found.problems == []
     (tmp_path / f"{A}.fsz").touch()
-    assert f"{A}.fs and {A}.fsz are of the same second; stock repozo restores only one of them." in problems(tmp_path)
+    for chain in _repository.read(str(tmp_path)).chains:
+        assert any(re.search(rf"{A}\.fsz? and {A}\.fsz? are of the same second", sentence) for sentence in chain.problems)
 
 
 def test_a_moment_that_no_calendar_has(tmp_path: Path) -> None:
@@ -282,11 +297,23 @@ def test_there_is_nothing_to_lock(tmp_path: Path) -> None:
 # What is remembered
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff", b"null"])
-def test_a_memory_that_is_lost_is_empty(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [None, b"{}", b"", b"{", b"[1]", b"\xff", b"null", b'{"pins": 7}'])
+def test_a_memory_that_is_damaged_is_empty_and_never_lost(tmp_path: Path, content: bytes | None) -> None:
+    memory, path = tmp_path / "confops.json", str(tmp_path)
     if content is not None:
-        (tmp_path / "confops.json").write_bytes(content)
-    assert _repository.read_state(str(tmp_path)) == {}
+        memory.write_bytes(content)
+    damaged = content not in (None, b"{}")
+    assert (_repository.read_state(path), _repository.damaged(path)) == ({}, damaged)
+    for number in (1, 2):
+        if content is not None:
+            memory.write_bytes(content)
+        expected = f"confops.json.damaged-{number}" if damaged else None
+        assert _repository.set_aside(path, act=False) == expected
+        assert memory.exists() is (content is not None)
+        assert _repository.set_aside(path) == expected
+        assert not expected or (tmp_path / expected).read_bytes() == content
+    assert (_repository.aside(path), memory.exists()) == (["confops.json.damaged-1", "confops.json.damaged-2"] if damaged else [], content == b"{}")
+    assert problems(tmp_path) == []
 
 
 def test_a_memory_is_written_and_read_back(tmp_path: Path) -> None:
@@ -314,6 +341,51 @@ def test_replacing_leaves_the_old_content_when_it_fails(tmp_path: Path, monkeypa
         _repository.replace(str(path), b"new")
     assert path.read_bytes() == b"older"
     assert list(tmp_path.iterdir()) == [path]
+
+
+OTHER = 65534 if os.geteuid() == 0 else os.geteuid()  # whose files a test may make: root's may be anybody's
+
+
+def test_a_file_that_is_replaced_keeps_its_owner_group_and_mode(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    os.chown(path, OTHER, -1)
+    before = path.stat()
+    for mode in (0o600, 0o640, 0o666):
+        path.chmod(mode)
+        _repository.replace(str(path), b"new")
+        after = path.stat()
+        assert (after.st_uid, after.st_gid, after.st_mode & 0o7777, path.read_bytes()) == (OTHER, before.st_gid, mode, b"new")
+
+
+def test_a_new_file_belongs_to_the_owner_of_its_directory(tmp_path: Path) -> None:
+    os.chown(tmp_path, OTHER, -1)
+    _repository.replace(str(tmp_path / "file"), b"new")
+    assert (tmp_path / "file").stat().st_uid == OTHER
+
+
+@pytest.mark.parametrize("link", ["/etc/shadow", "nowhere"])
+def test_a_link_is_replaced_and_nothing_of_its_target_taken_over(tmp_path: Path, link: str) -> None:
+    (tmp_path / "file").symlink_to(link)
+    _repository.replace(str(tmp_path / "file"), b"new")
+    assert not (tmp_path / "file").is_symlink()
+    assert ((tmp_path / "file").read_bytes(), (tmp_path / "file").stat().st_uid) == (b"new", os.geteuid())
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_who_is_not_root_gives_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    path, asked = tmp_path / "file", []
+    if there:
+        path.write_bytes(b"somebody else's")
+
+    def refuse(_descriptor: int, uid: int, gid: int) -> None:
+        asked.append((uid, gid))
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "fchown", refuse)
+    _repository.replace(str(path), b"new")
+    assert (path.read_bytes(), len(asked)) == (b"new", there)
 
 
 # Reading data

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
+import resource
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.confops.indico.plugins.module_utils import _repository, _repozo, _restore, _verify
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.confops.indico.plugins.module_utils import _catalogue, _filestorage, _history, _prune, _repository, _repozo, _restore, _verify
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
+from ansible_collections.confops.indico.plugins.modules import repozo
 
-from tests.unit.storage import Storage
+from tests.unit.storage import Storage, record
 
 
 class Site:
@@ -40,6 +46,29 @@ class Site:
 
     def names(self) -> list[str]:
         return sorted(path.name for path in self.repository.iterdir())
+
+
+def everything(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def in_child(prepare: Callable[[], object], act: Callable[[], object]) -> str:
+    """Run both in a process of their own, which may give up rights, and return the sentence with which act refuses, or nothing."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            prepare()
+            act()
+        except RepositoryError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as stream:
+        sentence = stream.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return sentence
 
 
 @pytest.fixture
@@ -96,7 +125,9 @@ def test_a_database_that_is_another_one_begins_a_new_chain(site: Site, tmp_path:
     if not remembered:
         (site.repository / _repository.STATE).unlink()
     change(site, what)
+    before = {name: content for name, content in everything(site.repository).items() if name != _repository.STATE}
     done = site.backup()
+    assert before.items() <= everything(site.repository).items()
     assert done.decision.kind == "full"
     assert "packed or replaced" in done.decision.reason
     assert site.restored(tmp_path / "out.fs") == site.storage.path.read_bytes()
@@ -147,6 +178,68 @@ def test_refusals_are_sentences(site: Site, prepare: Callable[[Site], object], s
             site.backup(check=check)
 
 
+def test_a_transaction_of_no_day_is_refused(site: Site) -> None:
+    site.storage.add(3)
+    site.backup()
+    before = everything(site.repository)
+    tid = struct.pack(">LL", ((126 * 12 + 1) * 31 + 29) * 1440, 0)  # 30 February 2026
+    with site.storage.path.open("ab") as stream:
+        stream.write(record(tid, b"x" * 50))
+    for check in (True, False):
+        with pytest.raises(_filestorage.FileStorageError, match=f"^The transaction {tid.hex()} stands for no moment of the calendar: it is damaged\\.$"):
+            site.backup(check=check)
+    assert everything(site.repository) == before
+
+
+@pytest.mark.parametrize("kind", ["incremental", "nothing"])
+def test_a_damaged_memory_is_set_aside_since_it_holds_the_pins(site: Site, kind: str) -> None:
+    site.storage.add(3)
+    site.backup()
+    state = site.repository / _repository.STATE
+    damaged = state.read_bytes()[:-9]
+    state.write_bytes(damaged)
+    site.storage.add(0 if kind == "nothing" else 1)
+    predicted, done = site.backup(check=True), site.backup()
+    assert (predicted.decision, predicted.repaired) == (done.decision, done.repaired)
+    assert done.decision.kind == kind
+    assert done.repaired == ["moved the damaged confops.json to confops.json.damaged-1, since it may name pinned chains; until that is settled none is pruned"]
+    assert (site.repository / "confops.json.damaged-1").read_bytes() == damaged
+    with pytest.raises(RepositoryError, match=r"^confops\.json\.damaged-1 in .* is damaged, so it is not known which chains are pinned; nothing was deleted\."):
+        _prune.prune(str(site.repository), _prune.Policy(keep_daily=1))
+    assert site.backup().repaired == []
+
+
+@pytest.mark.parametrize("tail", [7, {}, [], {"chain": "2026-03-01-12-00-01"}, {"bytes": "many"}, {"md5": 7}])
+def test_a_memory_of_another_form_is_passed_over(site: Site, tail: Any) -> None:
+    site.storage.add(3)
+    site.backup()
+    state = _repository.read_state(str(site.repository))
+    state["tail"] = {**state["tail"], **tail} if isinstance(tail, dict) else tail
+    _repository.write_state(str(site.repository), state)
+    site.storage.add(1)
+    assert site.backup().decision.kind == ("full" if "md5" in str(tail) else "incremental")
+
+
+def test_a_chain_with_two_files_of_one_second_is_not_continued(site: Site, tmp_path: Path) -> None:
+    """Stock repozo passes over one of them."""
+    site.storage.add(3)
+    site.backup()
+    site.storage.add(3)
+    site.backup()
+    (site.repository / "2026-03-01-12-00-02.deltafsz").rename(site.repository / "2026-03-01-12-00-01.deltafsz")
+    dat = site.repository / "2026-03-01-12-00-01.dat"
+    dat.write_text(dat.read_text().replace("00-02", "00-01"))
+    site.storage.add(3)
+    predicted, done = site.backup(check=True), site.backup()
+    assert predicted.decision == done.decision
+    assert (done.decision.kind, done.decision.reason) == (
+        "full",
+        "the chain 2026-03-01-12-00-01 is damaged: 2026-03-01-12-00-01.fsz and 2026-03-01-12-00-01.deltafsz are of the same second;"
+        " stock repozo restores only one of them.",
+    )
+    assert site.restored(tmp_path / "out.fs") == site.storage.path.read_bytes()
+
+
 def test_something_that_is_no_database_is_refused(site: Site) -> None:
     site.storage.path.write_bytes(b"hello")
     with pytest.raises(Exception, match=r"Data\.fs is no FileStorage"):
@@ -164,8 +257,20 @@ def test_a_clock_that_was_set_back_is_refused(site: Site, monkeypatch: pytest.Mo
     dat = site.repository / "2999-01-01-00-00-00.dat"
     dat.write_text(dat.read_text().replace(name, "2999-01-01-00-00-00.fsz"))
     site.storage.add(1)
+    before = everything(site.repository)
     with pytest.raises(RepositoryError, match="the clock was set back"):
         site.backup()
+    assert everything(site.repository) == before
+
+
+def test_a_backup_named_after_no_moment_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    site.storage.add(1)
+    (site.repository / "9999-99-99-99-99-99.fs").write_bytes(b"FS21")
+    before = everything(site.repository)
+    with pytest.raises(RepositoryError, match=r"is named 9999-99-99-99-99-99, a moment that no calendar has\. Take it out of there first\.$"):
+        site.backup()
+    assert everything(site.repository) == before
 
 
 def test_a_full_disk_leaves_what_was_there(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -185,6 +290,73 @@ def test_a_full_disk_leaves_what_was_there(site: Site, monkeypatch: pytest.Monke
     assert site.restored(tmp_path / "out.fs") == content
 
 
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+@pytest.mark.parametrize("program", [True, False], ids=["igzip", "zlib"])
+@pytest.mark.parametrize("before", [0, 1], ids=["full", "incremental"])
+def test_a_file_that_cannot_grow_leaves_what_was_there(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compression: str, program: bool, before: int
+) -> None:
+    """The kernel's limit on a file's size stands for a full disk, which only root can make."""
+    if not program:
+        monkeypatch.setattr(shutil, "which", lambda _name: None)
+    for _each in range(before):
+        site.storage.add(3)
+        site.backup()
+    known, content = everything(site.repository), site.storage.path.read_bytes()
+    site.storage.add(20, size=9000)
+    sentence = in_child(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)), lambda: site.backup(compression=compression))
+    kind = "incremental" if before else "full"
+    assert sentence.startswith(f"The {kind} backup could not be written to {site.repository}: ")
+    assert sentence.endswith(". Nothing that was there has changed.")
+    assert everything(site.repository) == known
+    assert not before or site.restored(tmp_path / "out.fs") == content
+    assert (site.backup(compression=compression).decision.kind, site.restored(tmp_path / "out.fs")) == (kind, site.storage.path.read_bytes())
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["new", "with a leftover"])
+@pytest.mark.parametrize("mode", [0o500, 0o000], ids=["read only", "another owner's"])
+def test_a_repository_that_cannot_be_written_is_left_alone(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, left: bool) -> None:
+    """root gives up its rights for this, so that the mode counts."""
+    site.storage.add(3)
+    site.backup()
+    site.storage.add(3)
+    if left:
+        (site.repository / ".confops-1.fsz").write_bytes(b"unfinished")
+    known = everything(site.repository)
+    monkeypatch.chdir(tmp_path)  # who is nobody cannot come from above
+    tmp_path.chmod(0o711)
+
+    def become_another() -> None:
+        site.storage.path.chmod(0o644)
+        for path in site.repository.iterdir():
+            path.chmod(0o644)
+        site.repository.chmod(mode | mode >> 6)
+        site.storage.path, site.repository = Path("Data.fs"), Path("repository")
+        if os.geteuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+
+    sentence = in_child(become_another, site.backup)
+    site.repository.chmod(0o700)
+    if mode == 0:
+        assert sentence == "The repository repository cannot be opened: Permission denied."
+    elif left:
+        assert sentence == "repository/.confops-1.fsz: Permission denied. No backup was made."
+    else:
+        assert sentence == "The incremental backup could not be written to repository: Permission denied. Nothing that was there has changed."
+    assert everything(site.repository) == known
+
+
+def test_what_root_stores_belongs_to_the_owner_of_the_repository(site: Site, tmp_path: Path) -> None:
+    owner = 65534 if os.geteuid() == 0 else os.geteuid()
+    os.chown(site.repository, owner, -1)
+    for _each in range(2):
+        site.storage.add(2)
+        site.backup()
+    assert [path.stat().st_uid for path in site.repository.iterdir()] == [owner] * 4
+    assert site.restored(tmp_path / "out.fs") == site.storage.path.read_bytes()
+
+
 def test_a_pack_that_ends_while_the_database_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.storage.add(9)
     copy = _repozo._copy
@@ -198,6 +370,69 @@ def test_a_pack_that_ends_while_the_database_is_read(site: Site, monkeypatch: py
     with pytest.raises(RepositoryError, match="was replaced while it was read"):
         site.backup()
     assert site.names() == []
+
+
+@pytest.mark.parametrize("suffix", ["fs", "fsz", "deltafs", "deltafsz", "dat", "index"])
+@pytest.mark.parametrize("stamp", ["0000-00-00-00-00-00", "0001-01-01-00-00-00", "2026-13-45-99-99-99", "9999-12-31-23-59-59", "9999-99-99-99-99-99"])
+def test_names_of_no_moment_end_in_sentences(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stamp: str, suffix: str) -> None:
+    site.storage.add(3)
+    site.backup()
+    monkeypatch.undo()
+    (site.repository / f"{stamp}.{suffix}").write_bytes(b"x")
+    before, path, target = everything(site.repository), str(site.repository), tmp_path / "out.fs"
+    policy = _prune.Policy(window_days=36500, keep_yearly=1, keep_chains_min=1, require_verified=False)
+
+    def listed() -> None:
+        repository, _warnings = _history.open_repository(path)
+        for day in ("0001-01-01", "2026-03-01", "9899-12-31"):
+            _history.listed(repository, _history.moment_of(day, end=False), _history.moment_of(day), 9, None)
+
+    acts: list[Callable[[], object]] = [
+        lambda: _catalogue.catalogue(path, max_gap=1),
+        lambda: _verify.verify(path, check=True),
+        listed,
+        lambda: _restore.restore(_restore.Request(path, str(target), _history.wanted_time("2026-03-01", "UTC"))),
+        lambda: _prune.prune(path, policy),
+        lambda: site.backup(full="asked for"),
+    ]
+    for act in acts:
+        with contextlib.suppress(RepositoryError):
+            act()
+    kept = {name: content for name, content in before.items() if name != _repository.STATE}
+    assert kept.items() <= everything(site.repository).items()
+    assert site.restored(target) == site.storage.path.read_bytes()
+
+
+def module(capsys: pytest.CaptureFixture[str], site: Site, **options: Any) -> dict[str, Any]:
+    """Run the module and return its answer."""
+    with patch_module_args({"database": str(site.storage.path), "repository": str(site.repository), **options}), pytest.raises(SystemExit):
+        repozo.main()
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    answer.pop("invocation")
+    return answer
+
+
+def test_the_module_checks_runs_and_then_has_nothing_to_do(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.storage.add(3, user="ada")
+    (site.repository / ".confops-1.fs").touch()
+    checked, ran, again = module(capsys, site, _ansible_check_mode=True), module(capsys, site), module(capsys, site)
+    for key in ("kind", "reason", "start", "end", "raw_bytes", "last_transaction", "repaired", "changed"):
+        assert checked[key] == ran[key]
+    assert (ran["changed"], ran["kind"], ran["repaired"]) == (True, "full", ["removed .confops-1.fs, which an interrupted run left"])
+    assert (ran["last_transaction"]["tid"], ran["last_transaction"]["user"]) == (site.storage.tids[-1], "ada")
+    assert (checked["file"], Path(ran["file"]).stat().st_size) == (None, ran["stored_bytes"])
+    assert (again["changed"], again["kind"], again["reason"]) == (False, "nothing", "no transaction since the last backup")
+
+
+def test_the_module_fails_with_the_sentence(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.storage.path.write_bytes(b"hello")
+    for options, sentence in (
+        ({}, f"{site.storage.path} is no FileStorage: it does not begin with FS21."),
+        ({"max_incrementals": 0}, "max_incrementals is 0; it must be 1 or more."),
+        ({"repository": "/no/such/place"}, "The repository /no/such/place cannot be opened: No such file or directory."),
+    ):
+        failed = module(capsys, site, **options)
+        assert (failed["failed"], failed["msg"]) == (True, sentence)
 
 
 CALLS = ["fsync", "link", "unlink", "replace"]

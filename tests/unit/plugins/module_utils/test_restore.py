@@ -7,8 +7,10 @@ import fcntl
 import json
 import os
 import re
+import resource
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -567,9 +569,12 @@ def test_a_repository_that_stock_repozo_wrote(chain: World) -> None:
     [dat] = chain.repository.glob("*.dat")
     dat.write_text(dat.read_text().replace(str(chain.repository), "/mnt/elsewhere"))
     (chain.repository / "2026-03-01-12-00-04.index").write_bytes(b"index")
+    (chain.repository / "2026-03-01-12-00-13.index").write_bytes(b"as ZODB3 3.10.5 names it when the second is over")
     chain.add(1)
     assert chain.restored(live=str(chain.path)) == chain.path.read_bytes()
     assert chain.restored(tid=chain.all[4]) == chain.prefix(chain.all[4])
+    assert chain.restore().plan.warnings == []
+    assert not chain.target.with_name("Data.fs.index").exists()
 
 
 # The target
@@ -752,6 +757,39 @@ def test_a_disk_that_fails_while_it_is_written(chain: World, monkeypatch: pytest
         chain.restore()
     assert written
     assert everything(chain.directory) == before
+
+
+def test_a_file_that_cannot_grow_changes_nothing(chain: World) -> None:
+    """The kernel's limit on a file's size stands for a full disk, which only root can make."""
+    chain.target.parent.mkdir()
+    for name in ("Data.fs", "Data.fs.index", "Data.fs.lock"):
+        (chain.target.parent / name).write_text(name)
+    before, request = everything(chain.directory), chain.request()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(RepositoryError, match=r"/Data\.fs could not be restored: File too large\. Nothing has changed\.$"):
+            _restore.restore(request)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert everything(chain.directory) == before
+    assert chain.restored() == chain.path.read_bytes()
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_transaction_of_no_day(chain: World, dated: bool) -> None:
+    tid = struct.pack(">LL", ((126 * 12 + 3) * 31 + 30) * 1440, 0)  # 31 April 2026
+    [file] = chain.repository.glob("*.deltafs")
+    content = record(tid, b"x" * 50)
+    file.write_bytes(content)
+    [dat] = chain.repository.glob("*.dat")
+    *lines, last = dat.read_text().splitlines()
+    path, start, _end, _md5 = last.split()
+    digest = _repozo.hashlib.md5(content, usedforsecurity=False).hexdigest()
+    dat.write_text("\n".join([*lines, f"{path} {start} {int(start) + len(content)} {digest}"]) + "\n")
+    sentence = f"The transaction {tid.hex()} stands for no moment of the calendar: it is damaged."
+    assert sentence in (chain.refused("2026-05-01") if dated else chain.refused())
+    assert chain.restored(tid=chain.all[5]) == chain.prefix(chain.all[5])
 
 
 @pytest.mark.parametrize(("name", "call"), [("link", 0), ("replace", 0), ("replace", 1), ("fsync", 0), ("fchown", 0)])

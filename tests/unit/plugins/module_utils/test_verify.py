@@ -188,6 +188,13 @@ def test_a_range_that_ends_with_what_was_not_committed(repository: Path) -> None
     assert problems(repository) == [f"{name(7, 'fs')} does not end with a whole, committed transaction."]
 
 
+@pytest.mark.parametrize("file", [name(7, "fs"), name(6, "deltafsz")])
+def test_a_range_that_ends_with_a_transaction_of_no_day(repository: Path, file: str) -> None:
+    tid = struct.pack(">LL", ((126 * 12 + 1) * 31 + 29) * 1440, 0)  # 30 February 2026
+    rewrite(repository, file, (b"FS21" if file.endswith(".fs") else b"") + record(tid, b"x" * 50))
+    assert problems(repository) == [f"{file}: The transaction {tid.hex()} stands for no moment of the calendar: it is damaged."]
+
+
 @pytest.mark.parametrize("scope", ["all", "new"])
 def test_transactions_that_go_back_in_time(repository: Path, scope: str) -> None:
     """What is remembered of a file that is not read again counts."""
@@ -533,13 +540,34 @@ def test_a_memory_that_cannot_be_written_is_a_warning(repository: Path, monkeypa
     assert report.warnings == [f"What was verified is not remembered. {repository}/confops.json: Read-only file system."]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}"])
-def test_a_memory_that_is_damaged_is_a_warning(repository: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pins": 1}'])
+def test_a_memory_that_is_damaged_is_a_warning_and_kept(repository: Path, content: bytes) -> None:
     (repository / "confops.json").write_bytes(content)
+    lost = "confops.json is damaged: what it remembered is lost."
+    report = _verify.verify(str(repository), check=True)
+    assert (report.problems, report.remembered, report.warnings) == ([], False, [lost])
     report = _verify.verify(str(repository))
     assert (report.problems, report.remembered) == ([], True)
-    assert report.warnings == ["confops.json is damaged: what it remembered is lost."]
+    assert report.warnings == [lost, "confops.json is kept as confops.json.damaged-1: it may name pinned chains. Until that is settled none is pruned."]
+    assert (repository / "confops.json.damaged-1").read_bytes() == content
     assert _verify.verify(str(repository)).warnings == []
+
+
+def test_a_memory_that_a_killed_run_did_not_finish_is_a_warning(repository: Path) -> None:
+    (repository / ".confops-1-2-confops.json").write_bytes(b"{")
+    report = _verify.verify(str(repository))
+    assert (report.problems, report.warnings) == ([], [".confops-1-2-confops.json is unfinished: the run that wrote it was interrupted."])
+
+
+def test_whoever_owns_the_repository_owns_what_is_remembered(repository: Path) -> None:
+    """root may verify what is another user's."""
+    owner = 65534 if os.geteuid() == 0 else os.geteuid()
+    for path in [repository, *repository.iterdir()]:
+        os.chown(path, owner, -1)
+    (repository / "confops.json").chmod(0o640)
+    assert _verify.verify(str(repository)).remembered
+    assert {path.stat().st_uid for path in repository.iterdir()} == {owner}
+    assert (repository / "confops.json").stat().st_mode & 0o777 == 0o640
 
 
 def test_a_memory_that_cannot_be_read_is_a_warning(repository: Path) -> None:
