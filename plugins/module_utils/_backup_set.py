@@ -4,7 +4,7 @@
 
     DIRECTORY/STORAGE/      a repozo repository for each storage
     DIRECTORY/sets/STAMP/   archive/ (files that did not change are hard links to those of the set before), etc/, manifest.json
-    DIRECTORY/status.json   how the last run ended
+    DIRECTORY/status.json   how the last run ended, and drill.json the last drill
 
 The module backup_set and the command that timers run share this code, and the lock on DIRECTORY.
 """
@@ -19,23 +19,24 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _prune, _repository, _repozo, _verify
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _prune, _repository, _repozo, _verify
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 VERSION = 1  # of the manifest
-STATUS = "status.json"
 _STAMP = re.compile(r"\d{4}(?:-\d\d){5}")
 
 
 @dataclass
 class Settings:
-    """What is backed up, where to, and how long it stays. Paths are absolute; storages are the names below PREFIX/db."""
+    """What is backed up, where to, and how long it stays. Paths are absolute; storages are the names below PREFIX/db.
+
+    pings: URLs by moment (start, success, failure). servers: host and port of each storage's living server; release: path of
+    the Indico whose code opens what a drill restores in drill_directory.
+    """
 
     instance: str
     prefix: str
@@ -50,6 +51,11 @@ class Settings:
     keep_yearly: int = 0
     keep_chains_min: int = 2
     metrics: str = ""
+    allowed_hours: str = ""
+    pings: dict[str, str] = field(default_factory=dict)
+    servers: dict[str, tuple[str, int]] = field(default_factory=dict)
+    release: str = ""
+    drill_directory: str = ""
 
     def repository(self, storage: str) -> str:
         return os.path.join(self.directory, storage)
@@ -119,19 +125,11 @@ def _stamps(settings: Settings) -> list[str]:
 def run(settings: Settings, *, who: str, why: str, full: bool = False, check: bool = False) -> Outcome:
     """Make a backup set, unless nothing was committed since the last one, and remove what the policy does not keep.
 
-    who and why go into the manifest. Raises RepositoryError and OSError; what went wrong is in the status file too.
+    who and why go into the manifest. Raises RepositoryError; what went wrong is in the status file too.
     """
-    outcome, began = Outcome(), time.monotonic()
-    with _repository.lock(settings.directory):
-        try:
-            _run(settings, outcome, who=who, why=why, full=full, check=check)
-        except (RepositoryError, _filestorage.FileStorageError, OSError) as error:
-            outcome.problem = str(error)
-            raise RepositoryError(outcome.problem) from error
-        finally:
-            outcome.seconds = round(time.monotonic() - began, 3)
-            if not check:
-                _leave_word(settings, outcome)
+    outcome = Outcome()
+    with _repository.lock(settings.directory), _backup_status.announced(settings, outcome, _backup_status.BACKUP, act=not check):
+        _run(settings, outcome, who=who, why=why, full=full, check=check)
     return outcome
 
 
@@ -288,53 +286,3 @@ def _whole(settings: Settings, stamp: str) -> bool:
         if one["end"] and not any(chain.stamp <= (one["file"] or stamp).split(".")[0] and chain.end >= one["end"] for chain in chains):
             return False
     return True
-
-
-def _leave_word(settings: Settings, outcome: Outcome) -> None:
-    """Write down how the run ended, for people and for monitoring, also when it failed."""
-    path = os.path.join(settings.directory, STATUS)
-    last: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as stream:
-        last = json.load(stream)
-    now = time.time()
-    status = {
-        "ok": outcome.problem is None,
-        "ended": datetime.fromtimestamp(now, timezone.utc).strftime(_verify.TIME),
-        "ended_seconds": int(now),
-        "success_seconds": int(now) if outcome.problem is None else last.get("success_seconds", 0),
-        **{one.name: getattr(outcome, one.name) for one in fields(outcome)},
-    }
-    with contextlib.suppress(OSError):  # a full disk must not hide the first error
-        _repository.replace(path, json.dumps(status, indent=1, sort_keys=True).encode() + b"\n")
-        if settings.metrics:
-            _repository.replace(settings.metrics, _metrics(settings, status).encode())
-            os.chmod(settings.metrics, 0o644)
-
-
-def _metrics(settings: Settings, status: dict[str, Any]) -> str:
-    """Return the status in Prometheus' text format."""
-    rows: list[tuple[str, str, list[tuple[dict[str, str], float]]]] = [
-        ("backup_status", "2 after a success, 0 after a failure", [({}, 2 if status["ok"] else 0)]),
-        ("backup_time_seconds", "When the last run ended", [({}, status["ended_seconds"])]),
-        ("backup_success_time_seconds", "When the last good run ended", [({}, status["success_seconds"])]),
-        ("backup_duration_seconds", "How long the last run took", [({}, status["seconds"])]),
-        ("backup_added_bytes", "What the last run stored", [({"storage": one["name"]}, one["stored_bytes"]) for one in status["storages"]]),
-        ("repository_bytes", "Size of the repository", [({"storage": name}, _bytes(settings.repository(name))) for name in settings.storages]),
-        ("chain_length", "Files of the newest chain", [({"storage": name}, _chain_length(settings.repository(name))) for name in settings.storages]),
-    ]
-    lines = []
-    for name, words, values in rows:
-        lines += [f"# HELP indico_{name} {words}.", f"# TYPE indico_{name} gauge"]
-        for labels, value in values:
-            shown = ",".join(f'{key}="{text}"' for key, text in {"instance_name": settings.instance, **labels}.items())
-            lines.append(f"indico_{name}{{{shown}}} {value}")
-    return "\n".join(lines) + "\n"
-
-
-def _bytes(repository: str) -> int:
-    return sum(entry.stat().st_size for entry in os.scandir(repository)) if os.path.isdir(repository) else 0
-
-
-def _chain_length(repository: str) -> int:
-    chains = _repository.read(repository).chains if os.path.isdir(repository) else []
-    return len(chains[-1].files) if chains else 0

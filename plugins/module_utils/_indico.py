@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 from typing import Any
 
@@ -28,6 +29,17 @@ def _bytes(value):
         return dict((_bytes(key), _bytes(item)) for key, item in value.iteritems())
     return value
 arguments = _bytes(json.load(sys.stdin))
+class _Conf(object):
+    'Stands for the configuration file where none is meant to be read: what a script is given as conf takes its place.'
+    def find_module(self, name, path=None):
+        return self if name == 'MaKaC.common.MaKaCConfig' else None
+    def load_module(self, name):
+        import types
+        module = sys.modules[name] = types.ModuleType(name)
+        vars(module).update(arguments['conf'])
+        return module
+if 'conf' in arguments:
+    sys.meta_path.insert(0, _Conf())
 def answer(**result):
     json.dump(result, _reply)
     _reply.flush()
@@ -65,15 +77,27 @@ def installed(current: str) -> bool:
     return os.path.exists(os.path.join(current, "bin", "python")) and os.path.exists(os.path.join(os.path.dirname(current), "etc", "indico.conf"))
 
 
-def run(script: str, arguments: dict[str, Any], *, current: str, user: str, patience: float = 30, timeout: float = 120) -> dict[str, Any]:
+def as_user(user: str) -> list[str]:
+    """Return the words that run what follows them as the user, without privileges, for as long as the caller lives. Raises KeyError for an unknown one."""
+    return ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--init-groups", "--no-new-privs", "--pdeathsig=KILL", "--"]
+
+
+def run(script: str, arguments: dict[str, Any], *, current: str, user: str, temporary: str = "", patience: float = 30, timeout: float = 120) -> dict[str, Any]:
     """Run script with the release's interpreter and return what it gave to answer().
 
-    current: path of the release; user: who runs it; patience: seconds to wait for the database server;
-    timeout: seconds for the whole script. Raises Unreachable or IndicoError.
+    arguments: for the script; with conf, a dictionary, Indico takes that for its configuration. current: path of the release;
+    user: who runs it; temporary: a directory of his, by default tmp beside the release; patience: seconds to wait for the
+    database server; timeout: seconds for the whole script. Raises Unreachable or IndicoError.
     """
-    temporary = os.path.join(os.path.dirname(current), "tmp")
-    command = ["runuser", "-u", user, "--", os.path.join(current, "bin", "python"), "-c", _PREAMBLE + script]
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": temporary, "PYTHON_EGG_CACHE": os.path.join(temporary, "egg-cache")}
+    temporary = temporary or os.path.join(os.path.dirname(current), "tmp")
+    command = [*as_user(user), os.path.join(current, "bin", "python"), "-c", _PREAMBLE + script]
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": temporary,
+        "TMPDIR": temporary,
+        "PYTHON_EGG_CACHE": os.path.join(temporary, "egg-cache"),
+    }
     given = json.dumps(dict(arguments, patience=patience))
     try:
         done = subprocess.run(command, input=given, capture_output=True, text=True, env=environment, cwd="/", timeout=timeout, check=False)

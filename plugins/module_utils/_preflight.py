@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _indico_conf
+from ansible_collections.confops.indico.plugins.module_utils import _crontab, _indico_conf
 
 _SECRET = re.compile(r"passw|secret|token|_key\b")
 # Directories of the system. Below the second set nothing of an instance can live: the units' sandbox hides it, or a reboot empties it.
@@ -247,6 +248,81 @@ def _certificate(web_tls: str, web_tls_certificate: str, web_tls_key: str) -> It
         yield f"web_tls_key is given, but web_tls is {web_tls}; set it to provided."
 
 
+def _plain_path(variable: str, path: str) -> Iterator[str]:
+    if path and not re.fullmatch("/[A-Za-z0-9._/-]+", path):
+        yield f"{variable} is {path!r}; it must hold only letters, digits, dots, hyphens and underscores between its slashes: units give others a meaning."
+
+
+def _backups(backup_directory: str, backup_drill_directory: str, backup_metrics_file: str) -> Iterator[str]:
+    for variable, path in dict(locals()).items():
+        yield from _plain_path(variable, path)
+        if path.rstrip("/") in _SYSTEM:
+            yield f"{variable} is {path}; it must be a path of its own, not one of the system's."
+
+
+def _drill(backup_drill_directory: str, backup_directory: str, indico_prefix: str) -> Iterator[str]:
+    # The directory is removed after each drill.
+    for variable, path in (("backup_directory", backup_directory), ("indico_prefix", indico_prefix)):
+        if f"{path}/".startswith(f"{backup_drill_directory.rstrip('/')}/"):
+            yield f"backup_drill_directory is {backup_drill_directory}, which a drill empties, and {variable} is {path}; it must be a directory of its own."
+
+
+def _hours(backup_allowed_hours: str) -> Iterator[str]:
+    if backup_allowed_hours and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", backup_allowed_hours):
+        yield f"backup_allowed_hours is {backup_allowed_hours!r}; it must be two times such as 22:00-06:00, or empty."
+
+
+def _pings(backup_ping_start: str, backup_ping_success: str, backup_ping_failure: str) -> Iterator[str]:
+    for variable, url in dict(locals()).items():
+        if url and not re.fullmatch(r"https?://\S+", url):
+            yield f"{variable} is no URL; it must begin with http:// or https://."
+
+
+def _task_files(backup_before_tasks: str, backup_after_tasks: str, backup_failure_tasks: str) -> Iterator[str]:
+    for variable, path in dict(locals()).items():
+        if path and not os.path.isfile(path):
+            yield f"{variable} is {path}, which is no file on the controller."
+
+
+def _schedules(indico_jobs_backend: str, backup_schedule: str, backup_drill_schedule: str) -> Iterator[str]:
+    for variable, schedule in (("backup_schedule", backup_schedule), ("backup_drill_schedule", backup_drill_schedule)):
+        if indico_jobs_backend == "cron" and schedule:
+            try:
+                _crontab.fields(schedule)
+            except ValueError as error:
+                yield f"{variable}: {error}"
+
+
+def _retention(backup_window_days: Any, backup_keep_chains_min: Any, backup_max_incrementals: Any) -> Iterator[str]:
+    for variable, value in dict(locals()).items():
+        if int(value) < 1:
+            yield f"{variable} is {value}; it must be 1 or more."
+
+
+def _copy(offsite_directory: str, offsite_metrics_file: str, offsite_user: str, backup_pull_user: str) -> Iterator[str]:
+    yield from _plain_path("offsite_directory", offsite_directory)
+    yield from _plain_path("offsite_metrics_file", offsite_metrics_file)
+    hidden = next((one for one in _HIDDEN if f"{offsite_directory}/".startswith(f"{one}/")), None)
+    if offsite_directory.rstrip("/") in _SYSTEM:
+        yield f"offsite_directory is {offsite_directory}; it must be a path of its own, not one of the system's."
+    elif hidden:
+        yield f"offsite_directory is {offsite_directory}; nothing below {hidden} serves, since the pull does not see it or a reboot empties it."
+    for variable, value in (("offsite_user", offsite_user), ("backup_pull_user", backup_pull_user)):
+        yield from _name(variable, value)
+
+
+def _copy_amounts(offsite_window_days: Any, offsite_keep_chains_min: Any) -> Iterator[str]:
+    for variable, value in dict(locals()).items():
+        if int(value) < 1:
+            yield f"{variable} is {value}; it must be 1 or more."
+
+
+def _pull_keys(backup_pull_keys: list[str]) -> Iterator[str]:
+    for number, key in enumerate(backup_pull_keys):
+        if key and not re.fullmatch("ssh-ed25519 [A-Za-z0-9+/=]+( [^\n]*)?", key):
+            yield f"backup_pull_keys[{number}] is no public Ed25519 key; it must be one line that begins with ssh-ed25519."
+
+
 CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _storage_names,
     _ports,
@@ -260,13 +336,23 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _configuration,
     _administrators,
     _certificate,
+    _backups,
+    _drill,
+    _hours,
+    _pings,
+    _task_files,
+    _schedules,
+    _retention,
+    _copy,
+    _copy_amounts,
+    _pull_keys,
 )
 
 
-def check_host(facts: Mapping[str, Any], host: str) -> Iterator[str]:
-    """Yield why this host cannot run Indico 1.2.2. facts are Ansible's; about one that is absent nothing is said."""
+def check_host(facts: Mapping[str, Any], host: str, python2: bool) -> Iterator[str]:
+    """Yield why this host cannot serve. facts are Ansible's; about one that is absent nothing is said. python2: whether it is to run Indico 1.2.2."""
     distribution, release = facts.get("distribution"), str(facts.get("distribution_major_version"))
-    if distribution and (distribution, release) != ("Debian", "11"):
+    if python2 and distribution and (distribution, release) != ("Debian", "11"):
         yield f"{host} runs {distribution} {release}; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package."
     version = re.match(r"(\d+)\.(\d+)", str(facts.get("python_version")))
     if version and (int(version[1]), int(version[2])) < (3, 9):
@@ -306,4 +392,5 @@ def problems(
         wanted = inspect.signature(check).parameters
         if all(name in good for name in wanted):
             found += check(**{name: good[name] for name in wanted})
-    return found + list(check_host(facts, host))
+    python2 = str(good.get("python2_wanted", True)).lower() in ("true", "yes")
+    return found + list(check_host(facts, host, python2))

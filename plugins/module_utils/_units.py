@@ -125,7 +125,19 @@ def decide(unit: Unit, state: dict[str, str], now: float, monotonic: float, pend
 def plan(units: list[Unit], pending: list[str] | None = None) -> list[Decision]:
     """Return one decision for each unit. pending: see decide."""
     now, monotonic = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
-    return [decide(unit, state, now, monotonic, pending) for unit, state in zip(units, show([unit.name for unit in units]))]
+    states = show([unit.name for unit in units])
+    for unit, state in zip(units, states):
+        if state["NeedDaemonReload"] == "yes":  # then systemd also says of the links what it read before
+            state["UnitFileState"] = _on_disk(unit.name)
+    return [decide(unit, state, now, monotonic, pending) for unit, state in zip(units, states)]
+
+
+def _on_disk(name: str) -> str:
+    """Return whether the unit is enabled by what is on disk now, empty when its file is gone."""
+    done = subprocess.run(
+        ["systemctl", "is-enabled", name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=dict(os.environ, LC_ALL="C"), check=False
+    )
+    return done.stdout.strip()
 
 
 def apply(decisions: list[Decision], settle: float) -> None:

@@ -76,6 +76,7 @@ def test_problems_of_templated_values_are_found_and_no_secret_is_printed(tmp_pat
     result, printed = preflight(tmp_path, variables, *options)
     expected = [
         "web_porcesses is not a variable of this collection. Did you mean web_processes? (A site lists names of its own in indico_site_variables.)",
+        "backup_drill_directory cannot be read: 'missing' is undefined",
         "indico_prefix cannot be read: 'missing' is undefined",
         "zeo_transaction_timeout is 'soon'; it must be an integer.",
         "indico_conf.SmtpPassword is a hidden value; it must be a string.",
@@ -84,7 +85,7 @@ def test_problems_of_templated_values_are_found_and_no_secret_is_printed(tmp_pat
     assert result["problems"] == expected
     assert result["failed"]
     assert not result["changed"]
-    assert result["msg"] == "\n".join(["Preflight found 5 problems:", *(f"- {sentence}" for sentence in expected)])
+    assert result["msg"] == "\n".join(["Preflight found 6 problems:", *(f"- {sentence}" for sentence in expected)])
     assert "hunter2" not in printed
 
 

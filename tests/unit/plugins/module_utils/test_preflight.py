@@ -20,6 +20,11 @@ GOOD: dict[str, Any] = {
     "indico_server_name": "indico.example.org",
     "indico_base_url": "https://indico.example.org",
     "backup_directory": "/var/backups/indico",
+    "backup_drill_directory": "/opt/indico/drill",
+    "backup_pull_user": "indico-pull",
+    "backup_pull_address": "indico.example.org",
+    "offsite_user": "indico-offsite",
+    "offsite_directory": "/var/backups/indico-offsite",
     "python2_builder": "host1",
     "python2_cache": "/home/operator/.cache/confops/wheelhouse",
     "indico_admins": [ADMIN],
@@ -245,6 +250,41 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         ({name: 0}, f"{name} is 0; it must be 1 or more.")
         for name in ("web_processes", "web_threads", "web_request_timeout", "web_upload_limit_mb", "zeo_invalidation_queue_size", "zeo_transaction_timeout")
     ),
+    *(
+        ({name: 0}, f"{name} is 0; it must be 1 or more.")
+        for name in ("backup_window_days", "backup_keep_chains_min", "backup_max_incrementals", "offsite_window_days", "offsite_keep_chains_min")
+    ),
+    *(
+        ({name: "/var/my backups"}, f"{name} is '/var/my backups'; it must hold only letters, digits, dots, hyphens and underscores between its slashes")
+        for name in ("backup_directory", "backup_drill_directory", "backup_metrics_file")
+    ),
+    *(
+        ({name: "/srv/my copy"}, f"{name} is '/srv/my copy'; it must hold only letters, digits, dots, hyphens and underscores between its slashes")
+        for name in ("offsite_directory", "offsite_metrics_file")
+    ),
+    ({"offsite_directory": "/srv/"}, "offsite_directory is /srv/; it must be a path of its own, not one of the system's."),
+    (
+        {"offsite_directory": "/home/copy"},
+        "offsite_directory is /home/copy; nothing below /home serves, since the pull does not see it or a reboot empties it.",
+    ),
+    *(({name: "a" * 32}, f"{name} is '{'a' * 32}'; it must begin with a lower-case letter") for name in ("offsite_user", "backup_pull_user")),
+    *(
+        ({"backup_pull_keys": ["", key]}, "backup_pull_keys[1] is no public Ed25519 key; it must be one line that begins with ssh-ed25519.")
+        for key in ("ssh-rsa AAAA", 'command="sh" ssh-ed25519 AAAA', "ssh-ed25519 AAAA x\nssh-ed25519 BBBB")
+    ),
+    ({"backup_directory": "/srv"}, "backup_directory is /srv; it must be a path of its own, not one of the system's."),
+    (
+        {"backup_drill_directory": "/opt/indico"},
+        "backup_drill_directory is /opt/indico, which a drill empties, and indico_prefix is /opt/indico; it must be a directory of its own.",
+    ),
+    (
+        {"backup_drill_directory": "/var/backups"},
+        "backup_drill_directory is /var/backups, which a drill empties, and backup_directory is /var/backups/indico; it must be a directory of its own.",
+    ),
+    ({"backup_allowed_hours": "22-6"}, "backup_allowed_hours is '22-6'; it must be two times such as 22:00-06:00, or empty."),
+    ({"backup_ping_failure": "example.org"}, "backup_ping_failure is no URL; it must begin with http:// or https://."),
+    ({"backup_after_tasks": "/nowhere/after.yml"}, "backup_after_tasks is /nowhere/after.yml, which is no file on the controller."),
+    ({"indico_jobs_backend": "cron", "backup_schedule": "hourly"}, "backup_schedule: The schedule 'hourly' cannot be given to cron; write it as 01:30"),
     ({"indico_conf": {"CSRFLevel": 9}}, "indico_conf.CSRFLevel is 9; it must be an integer from 0 to 3."),
     ({"indico_conf": {"SmtpServr": "x"}}, "indico_conf.SmtpServr is not a key that Indico 1.2.2 reads. Did you mean SmtpServer?"),
     ({"indico_conf": {"WorkerName": None}}, "indico_conf.WorkerName is null; leave the key out and Indico's own default applies."),
@@ -288,6 +328,7 @@ def test_a_contradiction_is_refused(changes: dict[str, Any], sentence: str) -> N
         {"web_tls": "provided", "web_tls_certificate": PEM, "web_tls_key": PEM},
         {"indico_prefix": "/srv/indico-1.2_x"},
         {"indico_prefix": "/opt/home"},
+        {"backup_pull_keys": ["", "ssh-ed25519 AAAA= who", "ssh-ed25519 AAAA"]},
         {"indico_base_url": "https://10.0.0.2/indico/events", "indico_server_name": "10.0.0.2", "zeo_listen_address": "10.0.0.2"},
         {"web_trusted_proxies": ["10.0.0.1", "10.0.0.0/8", "2001:db8::/32"]},
         {"indico_admins": [ADMIN, {"login": "bruno", "state": "absent"}]},
@@ -381,3 +422,10 @@ def test_no_secret_is_shown(changes: dict[str, Any]) -> None:
     found = problems(changes)
     assert found
     assert "hunter2" not in "\n".join(found)
+
+
+@pytest.mark.parametrize("wanted", [False, "no"])
+def test_a_host_that_only_keeps_copies_may_have_another_debian(wanted: Any) -> None:
+    facts = {**FACTS, "distribution_major_version": "13"}
+    assert problems({"python2_wanted": wanted}, facts=facts) == []
+    assert problems({"python2_wanted": wanted}, facts={**facts, "python_version": "3.8.1"}) != []

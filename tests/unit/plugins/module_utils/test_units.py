@@ -20,6 +20,7 @@ cd "${0%/*}" || exit 1
 echo "$LC_ALL $*" >> calls
 if [ -e "failing/$1" ]; then cat "failing/$1" >&2; exit 4; fi
 if [ "$1" = show ]; then set -- answers/*; cat "$1" && rm "$1"; fi
+if [ "$1" = is-enabled ]; then cat on-disk 2>/dev/null || echo enabled; fi
 """
 _JOURNALCTL = """#!/bin/sh
 echo "journal of $*"
@@ -241,6 +242,17 @@ def test_each_decision_has_its_calls(systemd: Systemd, states: list[dict[str, st
     systemd.answer(*shown)
     _units.apply(decisions, 0)
     assert systemd.calls() == calls
+
+
+def test_links_that_systemd_has_not_read_again_are_read_from_the_disk(systemd: Systemd) -> None:
+    """A unit whose file went and came back is enabled for systemd's memory, and not for the next boot."""
+    (systemd.path / "on-disk").write_text("disabled\n")
+    systemd.answer([{**GOOD, "NeedDaemonReload": "yes"}], [GOOD], [GOOD])
+    (decision,) = _units.plan([_units.Unit("a.timer")])
+    assert acts(decision) == {"reload", "enable", "restart"}
+    assert "at boot: disabled" in decision.before
+    _units.apply([decision], 0)
+    assert systemd.calls() == ["show a.timer", "is-enabled a.timer", "daemon-reload", "enable a.timer", "restart a.timer", "show a.timer", "show a.timer"]
 
 
 def test_units_that_are_missing_after_a_reload_are_named_and_nothing_is_enabled(systemd: Systemd) -> None:

@@ -1,0 +1,300 @@
+# Copyright: (c) 2026, confops developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A drill: the newest set is restored into a scratch directory, served by ZEO servers of its own and opened by Indico's code.
+
+What is found there is compared with the living site as it was at the set's newest transactions: ZODB opens a database as of any
+transaction that was not packed away, so the figures must be equal, however much the site has changed since.
+
+Servers and Indico's code run as nobody, who owns the scratch directory and nothing else. The servers are read-only and listen on
+loopback, the living databases are only read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _history, _indico, _repository, _restore, _verify
+from ansible_collections.confops.indico.plugins.module_utils._backup_set import Settings
+from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
+
+_USER = "nobody"
+_SAMPLE = 200  # objects of each kind that are opened, and stored files that are looked for
+_RESERVE = 2**20  # bytes for what is written beside the databases
+_LOCK_PATIENCE = 600.0  # seconds to wait for a backup that runs
+_KINDS = ("events", "categories", "users", "rooms", "files")
+_DIRECTORIES = ("ArchiveDir", "ConfigurationDir", "LogDir", "UploadedFilesTempDir", "XMLCacheDir")  # which Indico would write to
+_SCRIPT = r"""
+import functools
+from ZEO.ClientStorage import ClientStorage
+import indico.core.db.manager
+ClientStorage = indico.core.db.manager.ClientStorage = functools.partial(ClientStorage, read_only=1)
+manager = connect()
+def at(tid):
+    return {'at': tid.decode('hex')} if tid else {}
+manager.abort()
+manager.getDBConnection().close()
+manager._setConnObject(manager._db.open(**at(arguments['tid'])))
+import random, threading
+from ZODB.DB import DB
+from ZODB.POSException import POSKeyError, ReadConflictError
+from MaKaC.conference import CategoryManager, ConferenceHolder
+from MaKaC.fileRepository import MaterialLocalRepository
+from MaKaC.plugins.RoomBooking.default import dalManager
+from MaKaC.user import AvatarHolder
+
+class Rooms(dalManager.DBConnection):
+    'The connection that Indico makes, to the server that is meant here and as of the transaction that is meant.'
+    def __init__(self, address, tid):
+        self.db = DB(ClientStorage(tuple(address), wait_timeout=30))
+        self.connection = self.db.open(**at(tid))
+        self.root = self.connection.root()
+
+def event(one):
+    return one.getTitle(), one.getStartDate(), [contribution.getTitle() for contribution in one.getContributionList()]
+
+opened, broken, chance = {}, [], random.Random(arguments['seed'])
+def look(kind, tree, read):
+    'Count a tree of objects and open some of them.'
+    keys = list(tree.keys())
+    counts[kind], opened[kind] = len(keys), 0
+    for key in chance.sample(keys, min(len(keys), arguments['sample'])):
+        try:
+            read(tree[key])
+            opened[kind] += 1
+        except Exception as error:
+            broken.append('%s %s cannot be opened (%s: %s).' % (kind, key, type(error).__name__, error))
+
+counts = {}
+try:
+    look('events', ConferenceHolder()._getIdx(), event)
+    look('categories', CategoryManager()._getIdx(), lambda one: (one.getName(), one.getSubCategoryList()))
+    look('users', AvatarHolder()._getIdx(), lambda one: (one.getFullName(), one.getEmail()))
+    if arguments['rooms']:
+        dalManager.DALManager._instances[threading._get_ident()] = Rooms(*arguments['rooms'])
+        look('rooms', dalManager.DALManager.getRoot('Rooms'), lambda one: (one.name, one.building))
+    files = MaterialLocalRepository.getRepositoryFromDB().getFiles()
+    counts['files'] = len(files)
+    paths = sorted(files[key] for key in chance.sample(list(files.keys()), min(len(files), arguments['sample'])))
+except (POSKeyError, ReadConflictError) as error:
+    answer(packed=type(error).__name__)
+answer(counts=counts, opened=opened, broken=broken, paths=[path.decode('latin-1') for path in paths])
+"""
+
+
+@dataclass
+class Drill:
+    """What a drill found, or in check mode would need. Bytes are those of the databases; problem is a sentence when it failed.
+
+    counts are those of the restored set, live those of the living site at the same transactions (empty when they were packed away).
+    """
+
+    set: str = ""
+    storages: list[dict[str, Any]] = field(default_factory=list)
+    needed_bytes: int = 0
+    free_bytes: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    opened: dict[str, int] = field(default_factory=dict)
+    live: dict[str, int] = field(default_factory=dict)
+    files_sampled: int = 0
+    verified_bytes: int = 0
+    warnings: list[str] = field(default_factory=list)
+    problem: str | None = None
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        """Return all of it in one line."""
+        if self.problem:
+            return f"drill failed: {self.problem}"
+        databases = ", ".join(f"{one['name']} to {one['time']}" for one in self.storages)
+        if not self.counts:
+            return f"a drill would restore set {self.set} ({databases}) to {self.needed_bytes} bytes, of {self.free_bytes} that are free"
+        found = ", ".join(f"{self.counts[kind]} {kind}" for kind in _KINDS if kind in self.counts)
+        compared = "as the living site had at that moment" if self.live else "not compared with the living site"
+        return f"drill done in {self.seconds:.1f} s: set {self.set} ({databases}) restored and opened by Indico: {found}, {compared}"
+
+
+def run(settings: Settings, *, check: bool = False) -> Drill:
+    """Restore the newest set into a scratch directory, open it and compare. With check, only say what that needs.
+
+    Raises RepositoryError; what went wrong is in the status and the metrics too.
+    """
+    drill = Drill()
+    with _backup_status.announced(settings, drill, _backup_status.DRILL, act=not check), _scratch(settings, act=not check) as scratch:
+        with _locked(settings):
+            chosen = _plan(settings, drill)
+            if check:
+                return drill
+            _restore_set(settings, drill, chosen, scratch)
+        with _servers(settings, drill, scratch) as ports:
+            found = _look(settings, drill, scratch, {name: ("127.0.0.1", port) for name, port in ports.items()}, restored=True)
+        drill.counts, drill.opened = found["counts"], found["opened"]
+        if found["broken"]:
+            raise RepositoryError(f"Set {drill.set} is restored, but Indico cannot open all of it: {' '.join(found['broken'][:3])}")
+        _compare_files(settings, drill, found["paths"])
+        _compare_live(settings, drill, scratch)
+    return drill
+
+
+def _plan(settings: Settings, drill: Drill) -> dict[str, Any]:
+    sets = _backup_set.manifests(settings)
+    if not sets:
+        raise RepositoryError(f"There is no set in {settings.sets}; make a backup first.")
+    chosen = sets[-1]
+    drill.set = chosen["stamp"]
+    for one in chosen["storages"]:
+        if one["last_transaction"]:  # nobody has ever opened the others
+            drill.storages.append({"name": one["name"], "bytes": one["end"], "tid": one["last_transaction"]["tid"], "time": one["last_transaction"]["time"]})
+    if "main" not in [one["name"] for one in drill.storages]:
+        raise RepositoryError(f"Set {drill.set} holds no transaction of the storage main.")
+    drill.needed_bytes = sum(one["bytes"] for one in drill.storages) + _RESERVE
+    drill.free_bytes = shutil.disk_usage(os.path.dirname(settings.drill_directory)).free
+    if drill.needed_bytes > drill.free_bytes:
+        raise RepositoryError(f"A drill of set {drill.set} needs {drill.needed_bytes} bytes; {settings.drill_directory} has {drill.free_bytes} free.")
+    if not os.path.exists(os.path.join(settings.release, "bin", "python")):
+        raise RepositoryError(f"{settings.release} holds no release of Indico, whose code opens what is restored.")
+    return chosen
+
+
+@contextlib.contextmanager
+def _scratch(settings: Settings, *, act: bool) -> Iterator[str]:
+    """Make the scratch directory anew, remove it at the end. What a drill that was killed left goes first."""
+    if act:
+        shutil.rmtree(settings.drill_directory, ignore_errors=True)
+        os.mkdir(settings.drill_directory, 0o700)
+        os.chown(settings.drill_directory, pwd.getpwnam(_USER).pw_uid, -1)
+    try:
+        yield settings.drill_directory
+    finally:
+        if act:
+            shutil.rmtree(settings.drill_directory)
+
+
+@contextlib.contextmanager
+def _locked(settings: Settings) -> Iterator[None]:
+    """Hold the sets, so that none is pruned under the drill's hands; a backup that runs is waited for."""
+    until = time.monotonic() + _LOCK_PATIENCE
+    while _repository.in_use(settings.directory) and time.monotonic() < until:
+        time.sleep(1)
+    with _repository.lock(settings.directory):
+        yield
+
+
+def _restore_set(settings: Settings, drill: Drill, chosen: dict[str, Any], scratch: str) -> None:
+    """Verify all that there is of each storage, then restore it to the set's newest transaction."""
+    for one in drill.storages:
+        began, repository = time.monotonic(), settings.repository(one["name"])
+        report = _verify.verify(repository)
+        if report.problems:
+            raise RepositoryError(_verify.summary(repository, report.problems))
+        drill.verified_bytes += report.verified_bytes
+        place = os.path.join(scratch, one["name"])
+        os.mkdir(place, 0o700)
+        os.chown(place, pwd.getpwnam(_USER).pw_uid, -1)
+        wanted = _history.wanted_transaction(one["tid"])
+        request = _restore.Request(repository=repository, target=os.path.join(place, "Data.fs"), wanted=wanted, owner=_USER, mode="0600")
+        restored = _restore.restore(request)
+        if restored.plan.bytes != one["bytes"]:
+            raise RepositoryError(f"{one['name']} has {restored.plan.bytes} bytes when it is restored; the manifest of set {drill.set} says {one['bytes']}.")
+        one["seconds"] = round(time.monotonic() - began, 3)
+
+
+@contextlib.contextmanager
+def _servers(settings: Settings, drill: Drill, scratch: str) -> Iterator[dict[str, int]]:
+    """Serve the restored databases; yield the port of each."""
+    processes: list[subprocess.Popen[bytes]] = []
+    ports: dict[str, int] = {}
+    try:
+        for one in drill.storages:
+            ports[one["name"]] = port = _free_port()
+            place = os.path.join(scratch, one["name"])
+            configuration, log = os.path.join(place, "zeo.conf"), os.path.join(place, "zeo.log")
+            with open(configuration, "w", encoding="ascii") as stream:
+                stream.write(f"<zeo>\n  address 127.0.0.1:{port}\n</zeo>\n<filestorage 1>\n  path {place}/Data.fs\n  read-only true\n</filestorage>\n")
+            command = [*_indico.as_user(_USER), os.path.join(settings.prefix, "zeo/bin/runzeo"), "-C", configuration]
+            with open(log, "wb") as output:
+                os.fchmod(output.fileno(), 0o600)
+                environment = {"PATH": "/usr/bin:/bin", "HOME": place, "TMPDIR": place, "PYTHON_EGG_CACHE": place, "INSTANCE_HOME": place}
+                processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=place, env=environment))
+            os.chmod(configuration, 0o644)
+            _wait_for(processes[-1], port, one["name"], log)
+        yield ports
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int, storage: str, log: str) -> None:
+    """Wait until the server answers. It reads the whole database first, so how long that takes is not limited here."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    with open(log, encoding="utf-8", errors="replace") as stream:
+        last = " ".join(stream.read().strip().splitlines()[-3:])
+    raise RepositoryError(f"The ZEO server cannot open the restored storage {storage} (exit code {process.returncode}): {last}")
+
+
+def _look(settings: Settings, drill: Drill, scratch: str, addresses: dict[str, tuple[str, int]], *, restored: bool) -> dict[str, Any]:
+    """Have Indico's code count, and open a sample of what it counts. The living databases are opened as of the set's transactions."""
+    tids = {one["name"]: None if restored else one["tid"] for one in drill.storages}
+    arguments = {
+        "conf": {"DBConnectionParams": addresses["main"], **dict.fromkeys(_DIRECTORIES, scratch)},
+        "tid": tids["main"],
+        "rooms": [addresses["rooms"], tids["rooms"]] if "rooms" in tids else None,
+        "seed": drill.set,
+        "sample": _SAMPLE if restored else 0,
+    }
+    try:
+        return _indico.run(_SCRIPT, arguments, current=settings.release, user=_USER, temporary=scratch, timeout=3600)
+    except _indico.IndicoError as error:
+        raise RepositoryError(str(error)) from error
+
+
+def _compare_files(settings: Settings, drill: Drill, paths: list[str]) -> None:
+    """Look whether stored files that the database names are in the set."""
+    archive = os.path.join(settings.sets, drill.set, "archive")
+    drill.files_sampled = len(paths)
+    if paths and not os.path.isdir(archive):
+        drill.warnings.append(f"Set {drill.set} holds no stored files: they lie on another host than the databases.")
+        return
+    missing = [path for path in paths if not _stored(archive, path.encode("latin-1"))]
+    if missing:
+        raise RepositoryError(f"Set {drill.set} lacks {len(missing)} of {len(paths)} stored files that its database names, such as {missing[0]}.")
+
+
+def _stored(archive: str, path: bytes) -> bool:
+    """Whether the archive holds a file of this name, or as Indico spelt it in older times (MaKaC/fileRepository.py)."""
+    older = path.decode(errors="replace").encode("latin-1", "replace")
+    return any(os.path.isfile(os.path.join(os.fsencode(archive), name)) for name in (path, older))
+
+
+def _compare_live(settings: Settings, drill: Drill, scratch: str) -> None:
+    found = _look(settings, drill, scratch, {name: (host, int(port)) for name, (host, port) in settings.servers.items()}, restored=False)
+    if "packed" in found:
+        drill.warnings.append(f"The living databases were packed since set {drill.set}, so what they held then cannot be counted ({found['packed']}).")
+        return
+    drill.live = found["counts"]
+    different = [f"{drill.counts[kind]} {kind} where the living site had {number}" for kind, number in drill.live.items() if drill.counts[kind] != number]
+    if different:
+        raise RepositoryError(f"Set {drill.set} restored holds {', '.join(different)} at that moment.")
