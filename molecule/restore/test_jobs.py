@@ -98,6 +98,7 @@ def test_outside_of_the_allowed_hours_a_scheduled_run_does_nothing(site: Site) -
 
 
 def test_pings_are_sent_from_inside_the_sandbox(site: Site) -> None:
+    site.run("rm -f /run/heard")
     site.run(f'systemd-run --unit listener --collect python3 -c "{LISTENER}"')
     shown = configure(site, **{f"backup_ping_{when}": f"http://127.0.0.1:8099/{when}" for when in ("start", "success", "failure")})
     site.run("systemctl start indico-backup.service indico-drill.service")
