@@ -40,8 +40,14 @@ def test_monitor_answers(site: Site) -> None:
 
 def test_names_follow_the_instance(site: Site) -> None:
     units = site.run("systemctl list-units --plain --no-legend 'events-*' | cut -d ' ' -f 1").split()
-    assert sorted(units) == ["events-backup.timer", "events-scheduler.service", "events-zeo@main.service", "events-zeo@rooms.service"]
+    assert sorted(units) == ["events-scheduler.service", "events-zeo@main.service", "events-zeo@rooms.service"]
     assert not site.shell().file("/opt/indico").exists
+
+
+def test_cron_starts_the_jobs(site: Site) -> None:
+    assert "30 1 * * * root systemctl start events-backup.service" in site.run("cat /etc/cron.d/events-backup")
+    site.run("systemctl start events-backup.service events-drill.service")
+    assert "restored and opened by Indico" in site.run("journalctl --unit events-drill --output cat --no-pager --lines 3")
 
 
 def test_configuration_reaches_indico(site: Site) -> None:

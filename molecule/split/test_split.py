@@ -16,7 +16,7 @@ DATABASE, WEB = SITES["adb1"], SITES["web1"]
 
 def test_each_host_has_its_own_part() -> None:
     units = "systemctl list-units --plain --no-legend 'indico-*' 'apache2*' | cut -d ' ' -f 1"
-    assert sorted(DATABASE.run(units).split()) == ["indico-backup.timer", "indico-zeo@main.service"]
+    assert sorted(DATABASE.run(units).split()) == ["indico-backup.timer", "indico-drill.timer", "indico-zeo@main.service"]
     assert sorted(WEB.run(units).split()) == ["apache2.service", "indico-scheduler.service"]
     assert not WEB.shell().file("/opt/indico/db").exists
     assert DATABASE.run("ls /opt/indico/etc").split() == ["backup.json", "zeo-main.conf"]
@@ -34,6 +34,13 @@ def test_event_is_stored_on_the_other_host_and_outlives_its_power_failure() -> N
     visitor = WEB.browser()
     visitor.wait(f"/event/{event}/", seconds=90)
     assert visitor.title(f"/event/{event}/").startswith("Across hosts «é»")
+
+
+def test_a_drill_needs_no_application_on_the_host() -> None:
+    DATABASE.run("systemctl start indico-backup.service")
+    done = DATABASE.shell().run("/opt/indico/bin/indico-backup drill")
+    assert done.rc == 0 and "restored and opened by Indico" in done.stdout, done.stderr
+    assert "holds no stored files: they lie on another host than the databases." in done.stderr
 
 
 @pytest.mark.parametrize(("site", "ports"), [(DATABASE, {22, 9675}), (WEB, {22, 80, 443})], ids=["database", "web"])
