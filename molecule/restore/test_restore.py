@@ -56,7 +56,7 @@ def history(site: Site) -> dict[str, dict]:
     sets = {}
     for name in ("one", "two"):
         member.create_meeting(f"Marked {name}", category="2")
-        sets[name] = back_up(site, why=f"after {name}")
+        sets[name] = back_up(site, why=f"after {name}", full=name == "one")
     member.create_meeting("Marked three", category="2")
     assert titles(site) == ["Marked one", "Marked three", "Marked two"]
     return sets
@@ -64,8 +64,8 @@ def history(site: Site) -> dict[str, dict]:
 
 def test_a_set_holds_all_of_the_site(site: Site, history: dict[str, dict]) -> None:
     one, two = history["one"], history["two"]
-    assert [part["kind"] for part in one["storages"]] == ["full", "nothing"]  # nobody has opened the rooms yet
-    assert [part["kind"] for part in two["storages"]] == ["incremental", "nothing"]
+    assert [(part["name"], part["kind"]) for part in one["storages"]][0] == ("main", "full")
+    assert [(part["name"], part["kind"]) for part in two["storages"]] == [("main", "incremental"), ("rooms", "nothing")]
     assert (two["instance"], two["why"]) == ("indico", "after two")
     assert two["releases"]["current"]["packages"]["ZODB3"] == "3.10.5"
     assert two["archive"]["files"] == int(site.run("find /opt/indico/archive -type f | wc -l"))
