@@ -64,7 +64,8 @@ lock: ## pin the newest versions that requirements/*.in allow
 	@for set in run dev zodb5 zodb6; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --upgrade requirements/$$set.in --output-file requirements/$$set.txt; done
 
-$(cache)/venv-run-%/.complete: requirements/run.txt
-	@sh lab/venv $(@D) $<
-$(cache)/venv-dev-%/.complete: requirements/dev.txt
-	@sh lab/venv $(@D) $<
+# Their names tell of the lock file, so its date does not matter.
+$(cache)/venv-run-%/.complete:
+	@sh lab/venv $(@D) requirements/run.txt
+$(cache)/venv-dev-%/.complete:
+	@sh lab/venv $(@D) requirements/dev.txt
