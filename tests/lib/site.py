@@ -118,6 +118,13 @@ class Site:
             time.sleep(0.2)
         raise AssertionError(f"{unit} did not come back within {seconds} s: {self.run(f'systemctl status --no-pager {unit} || :')}")
 
+    def run_job(self, unit: str) -> str:
+        """Start a service that runs once, wait for its end, and return what this run wrote to the journal."""
+        since = self.run("journalctl --sync; journalctl --lines 0 --show-cursor --quiet").partition("cursor: ")[2]
+        self.run(f"systemctl start {unit}")
+        # Without the sync the journal may not have read yet what the job wrote last.
+        return self.run(f"journalctl --sync; journalctl --unit {unit} --after-cursor '{since}' --output cat --no-pager")
+
     def power_cycle(self, *, warn: bool) -> None:
         """Switch the host off and on; with warn it shuts down in order, without it the power is cut."""
         environment = dict(os.environ, CONTAINERS_CONF=str(CACHE / "lab/containers.conf"))
