@@ -74,7 +74,7 @@ import logging, sys
 from ZODB.FileStorage import FileStorage
 logging.basicConfig(level=logging.WARNING, filename=sys.argv[1] + '.log')
 FileStorage(sys.argv[1]).close()
-sys.exit(open(sys.argv[1] + '.log').read())
+sys.exit(open(sys.argv[1] + '.log').read() or 0)
 """
 OURS = f"""
 import sys
@@ -85,7 +85,7 @@ repository = '{PLACE}/' + compression + '.d'
 if verb == 'backup':
     _repozo.backup('{PLACE}/Data.fs', repository, compression=compression)
 elif verb == 'verify':
-    sys.exit(' '.join(_verify.verify(repository, check=True).problems))
+    sys.exit(' '.join(_verify.verify(repository, check=True).problems) or 0)
 else:
     _restore.restore(_restore.Request(repository=repository, target='{PLACE}/restored.fs'))
 """
