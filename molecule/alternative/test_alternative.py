@@ -20,34 +20,64 @@ def test_worker_sees_the_visitor_that_the_proxy_names(site: Site, visitor: Brows
 
 
 def test_both_storages_are_served_apart(site: Site) -> None:
-    """A client of ZEO writes an object into each and reads it back through a new connection."""
+    """A client of ZEO writes an object into each and reads it back through a new connection, with the login that the servers ask for."""
     script = (
-        "import sys, transaction; from ZEO.ClientStorage import ClientStorage; from ZODB import DB\n"
+        "import json, transaction; from ZEO.ClientStorage import ClientStorage; from ZODB import DB\n"
+        "servers = json.load(open('/srv/events/etc/zeo.json'))['servers']\n"
+        "login = dict((key, str(servers[0][key])) for key in ('username', 'password', 'realm'))\n"
+        "connect = lambda port: DB(ClientStorage(('127.0.0.1', port), wait_timeout=5, **login))\n"
         "for port in (19675, 19676):\n"
-        "    db = DB(ClientStorage(('127.0.0.1', port), wait_timeout=5)); root = db.open().root(); root['probe'] = port; transaction.commit(); db.close()\n"
+        "    db = connect(port); db.open().root()['probe'] = port; transaction.commit(); db.close()\n"
         "for port in (19675, 19676):\n"
-        "    db = DB(ClientStorage(('127.0.0.1', port), wait_timeout=5)); print db.open().root()['probe']; db.close()\n"
+        "    db = connect(port); print db.open().root()['probe']; db.close()\n"
     )
     assert site.run(f'/srv/events/current/bin/python -c "{script}" 2>/dev/null').split() == ["19675", "19676"]
     for name in ("main", "rooms"):
         assert site.shell().file(f"/srv/events/db/{name}/Data.fs").user == "zodb"
 
 
-def test_monitor_answers(site: Site) -> None:
-    answer = site.run("python3 -c \"import socket; print(socket.create_connection(('127.0.0.1', 18091)).makefile().read())\"")
-    assert "ZEO monitor server version 3.10.5" in answer
+def test_indico_finds_the_rooms(site: Site) -> None:
+    """The address lies in the main database; the site's own code opens what it names."""
+    script = (
+        "from indico.core.db import DBMgr; manager = DBMgr.getInstance(); manager.startRequest();"
+        "from MaKaC.plugins.RoomBooking.default.dalManager import DALManager; DALManager.connect();"
+        "print DALManager.usesMainIndicoDB(), DALManager.getInstance().storage._addr"
+    )
+    assert site.run(f'runuser -u events -- /srv/events/current/bin/python -W ignore -c "{script}"') == "False ('127.0.0.1', 19676)"
+
+
+def test_status_says_when_indico_looks_elsewhere_for_the_rooms(site: Site) -> None:
+    script = (
+        "from indico.core.db import DBMgr; manager = DBMgr.getInstance(); manager.startRequest();"
+        "from MaKaC.common.info import HelperMaKaCInfo; HelperMaKaCInfo.getMaKaCInfoInstance().setRoomBookingDBConnectionParams(('elsewhere', 9676));"
+        "manager.endRequest()"
+    )
+    site.run(f'runuser -u events -- /srv/events/current/bin/python -W ignore -c "{script}"')
+    status = site.play(playbook="playbooks/status.yml")
+    assert status.failures == ["Indico looks elsewhere for the rooms: address: elsewhere:9676 -> 127.0.0.1:19676. site.yml sets it."]
+    assert list(site.play("--tags", "indico").changed) == ["confops.indico.indico : Rooms | Say in the main database where theirs is"]
+    assert site.play(playbook="playbooks/status.yml").failures == []
 
 
 def test_names_follow_the_instance(site: Site) -> None:
     units = site.run("systemctl list-units --plain --no-legend 'events-*' | cut -d ' ' -f 1").split()
-    assert sorted(units) == ["events-scheduler.service", "events-zeo@main.service", "events-zeo@rooms.service"]
+    assert sorted(units) == ["events-scheduler.service", "events-zeo-watch.timer", "events-zeo@main.service", "events-zeo@rooms.service"]
     assert not site.shell().file("/opt/indico").exists
+
+
+def test_a_rotated_log_is_opened_anew(site: Site) -> None:
+    pid = site.main_pid("events-zeo@rooms")
+    site.run("mv /srv/events/log/zeo/rooms.log /srv/events/log/zeo/rooms.log.1 && systemctl reload events-zeo@rooms")
+    site.run(f"{site.prefix}/zeo/bin/python -c \"import socket; socket.create_connection(('127.0.0.1', 19676)).close()\"")
+    site.run("for i in 1 2 3 4 5 6 7 8 9; do grep -q 'new connection' /srv/events/log/zeo/rooms.log && exit 0; sleep 0.5; done; exit 1")
+    assert site.main_pid("events-zeo@rooms") == pid
 
 
 def test_cron_starts_the_jobs(site: Site) -> None:
     assert "30 1 * * * root systemctl start events-backup.service" in site.run("cat /etc/cron.d/events-backup")
     site.run("systemctl start events-backup.service")
     assert "restored and opened by Indico" in site.run_job("events-drill.service")
+    assert "main nothing to pack, rooms nothing to pack" in site.run_job("events-pack.service")  # all that is there is of today
 
 
 def test_configuration_reaches_indico(site: Site) -> None:

@@ -65,8 +65,9 @@ def test_cron_runs_the_same_job(site: Site) -> None:
     busy(site, "For cron")
     configure(site, indico_jobs_backend="cron", backup_schedule=soon(site))
     timers = site.run("systemctl list-timers --no-pager")
-    assert "indico-backup.timer" not in timers and "indico-drill.timer" not in timers
-    assert "0 4 * * 0 root systemctl start indico-drill.service" in site.run("cat /etc/cron.d/indico-backup")
+    assert "indico-backup.timer" not in timers and "indico-drill.timer" not in timers and "indico-pack.timer" not in timers
+    jobs = site.run("cat /etc/cron.d/indico-backup")
+    assert "0 4 * * 0 root systemctl start indico-drill.service" in jobs and "30 3 * * 6 root systemctl start indico-pack.service" in jobs
     wait_for_a_run(site, last)
     newest = site.run(f"ls {BACKUPS}/sets").split()[-1]
     assert json.loads(site.run(f"cat {BACKUPS}/sets/{newest}/manifest.json"))["why"] == "schedule"
@@ -84,7 +85,7 @@ def test_nothing_is_scheduled_for_others(site: Site) -> None:
     configure(site, indico_jobs_backend="none")
     assert "indico-" not in site.run("systemctl list-timers --no-pager")
     assert not site.shell().file("/etc/cron.d/indico-backup").exists
-    configure(site, backup_schedule="", backup_drill_schedule="")
+    configure(site, backup_schedule="", backup_drill_schedule="", backup_pack_schedule="")
     assert "indico-" not in site.run("systemctl list-timers --no-pager")
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _drill
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _drill, _pack
 from ansible_collections.confops.indico.plugins.module_utils._backup_status import Limits
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -44,10 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--full", action="store_true", help="begin a new chain for each storage")
     run.add_argument("--why", default="by hand", help="goes into the manifest")
     drill = verbs.add_parser("drill", help="restore the newest set beside the site, open it with Indico's code and compare")
-    for verb in (run, drill):
+    pack = verbs.add_parser("pack", help="back up, pack the databases, and begin new chains with what is left")
+    pack.add_argument("--days", type=float, help="keep every revision of that many days")
+    for verb in (run, drill, pack):
         verb.add_argument("--scheduled", action="store_true", help="do nothing outside of the allowed hours")
     verbs.add_parser("list", help="the sets, a line each")
-    verbs.add_parser("status", help="how the last run and the last drill ended and what the repositories hold, as JSON")
+    verbs.add_parser("status", help="how the last run, drill and pack ended and what the repositories hold, as JSON")
     check = verbs.add_parser("check", help="one line and an exit code for monitoring", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for one in dataclasses.fields(Limits):
         check.add_argument(f"--{one.name.replace('_', '-')}", type=float, default=one.default, help="0 asks nothing")
@@ -55,12 +57,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(settings: _backup_set.Settings, options: argparse.Namespace) -> int:
-    done = _backup_set.run(settings, who=os.environ.get("SUDO_USER") or os.environ.get("USER") or "root", why=options.why, full=options.full)
+    done = _backup_set.run(settings, who=_who(), why=options.why, full=options.full)
     return _report(done.line(), done.warnings)
+
+
+def _who() -> str:
+    return os.environ.get("SUDO_USER") or os.environ.get("USER") or "root"
 
 
 def _run_drill(settings: _backup_set.Settings, _options: argparse.Namespace) -> int:
     done = _drill.run(settings)
+    return _report(done.line(), done.warnings)
+
+
+def _run_pack(settings: _backup_set.Settings, options: argparse.Namespace) -> int:
+    done = _pack.run(settings, days=options.days, who=_who(), patient=options.scheduled)
     return _report(done.line(), done.warnings)
 
 
@@ -92,7 +103,7 @@ def _check(settings: _backup_set.Settings, options: argparse.Namespace) -> int:
 
 
 _Verb = Callable[[_backup_set.Settings, argparse.Namespace], int]
-_VERBS: dict[str, _Verb] = {"run": _run, "drill": _run_drill, "list": _list, "status": _status, "check": _check}
+_VERBS: dict[str, _Verb] = {"run": _run, "drill": _run_drill, "pack": _run_pack, "list": _list, "status": _status, "check": _check}
 
 
 def allowed(hours: str, now: time.struct_time) -> bool:

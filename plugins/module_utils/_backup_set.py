@@ -4,7 +4,7 @@
 
     DIRECTORY/STORAGE/      a repozo repository for each storage
     DIRECTORY/sets/STAMP/   archive/ (files that did not change are hard links to those of the set before), etc/, manifest.json
-    DIRECTORY/status.json   how the last run ended, and drill.json the last drill
+    DIRECTORY/status.json   how the last run ended, drill.json the last drill, pack.json the last pack
 
 The module backup_set and the command that timers run share this code, and the lock on DIRECTORY.
 """
@@ -19,7 +19,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,8 +34,8 @@ _STAMP = re.compile(r"\d{4}(?:-\d\d){5}")
 class Settings:
     """What is backed up, where to, and how long it stays. Paths are absolute; storages are the names below PREFIX/db.
 
-    pings: URLs by moment (start, success, failure). servers: host and port of each storage's living server; release: path of
-    the Indico whose code opens what a drill restores in drill_directory.
+    pings: URLs by moment (start, success, failure). zeo_settings: what role zeo says of the living servers; release: path of
+    the Indico whose code opens what a drill restores in drill_directory. pack_days: days that a pack keeps every revision of.
     """
 
     instance: str
@@ -53,9 +53,11 @@ class Settings:
     metrics: str = ""
     allowed_hours: str = ""
     pings: dict[str, str] = field(default_factory=dict)
-    servers: dict[str, tuple[str, int]] = field(default_factory=dict)
+    zeo_settings: str = ""
     release: str = ""
     drill_directory: str = ""
+    pack_days: int = 1
+    pack_keep_old: bool = True
 
     def repository(self, storage: str) -> str:
         return os.path.join(self.directory, storage)
@@ -127,13 +129,22 @@ def run(settings: Settings, *, who: str, why: str, full: bool = False, check: bo
 
     who and why go into the manifest. Raises RepositoryError; what went wrong is in the status file too.
     """
+    with _repository.lock(settings.directory):
+        return run_locked(settings, who=who, why=why, full=settings.storages if full else (), check=check)
+
+
+def run_locked(settings: Settings, *, who: str, why: str, full: Collection[str] = (), check: bool = False) -> Outcome:
+    """Do what run does, for a caller that holds the lock. full names the storages whose chains begin anew.
+
+    Nothing is removed before all that is new was verified.
+    """
     outcome = Outcome()
-    with _repository.lock(settings.directory), _backup_status.announced(settings, outcome, _backup_status.BACKUP, act=not check):
+    with _backup_status.announced(settings, outcome, _backup_status.BACKUP, act=not check):
         _run(settings, outcome, who=who, why=why, full=full, check=check)
     return outcome
 
 
-def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: bool, check: bool) -> None:
+def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: Collection[str], check: bool) -> None:
     unfinished = _unfinished(settings)
     if not check:
         for name in unfinished:
@@ -141,11 +152,10 @@ def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: bool
         for storage in settings.storages:
             os.makedirs(settings.repository(storage), 0o700, exist_ok=True)
         os.makedirs(settings.sets, 0o700, exist_ok=True)
-    reason = "a full backup was asked for" if full else ""
     for storage in settings.storages:
-        outcome.storages.append(_back_up(settings, storage, reason, check))
+        outcome.storages.append(_back_up(settings, storage, "a full backup was asked for" if storage in full else "", check))
     # Stored files come after the databases: what a transaction names is there before it is committed.
-    if any(one["kind"] != "nothing" for one in outcome.storages) or not _stamps(settings) or _etc_differs(settings):
+    if any(one["kind"] != "nothing" for one in outcome.storages) or not _told(settings, outcome) or _etc_differs(settings):
         outcome.changed = True
         if not check:
             outcome.set = _repository.fresh_stamp(max(_stamps(settings), default=None), settings.sets)
@@ -181,6 +191,13 @@ def _unfinished(settings: Settings) -> list[str]:
     with contextlib.suppress(FileNotFoundError):
         return sorted(name for name in os.listdir(settings.sets) if name.startswith(_repository.TEMPORARY))
     return []
+
+
+def _told(settings: Settings, outcome: Outcome) -> bool:
+    """Whether the newest set tells of what the repositories end with. It does not when the run that backed that up was killed before it made its set."""
+    last = manifests(settings)[-1:]
+    ends = [{one["name"]: one["end"] for one in storages} for storages in (outcome.storages, *(manifest["storages"] for manifest in last))]
+    return ends[:1] == ends[1:]
 
 
 def _etc_differs(settings: Settings) -> bool:

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confops developers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""How backups and drills ended: status files, Prometheus metrics, pings of a monitoring service, and the judgement of a check."""
+"""How backups, drills and packs ended: status files, Prometheus metrics, pings of a monitoring service, and the judgement of a check."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ansible_collections.confops.indico.plugins.module_utils._repository import 
 if TYPE_CHECKING:
     from ansible_collections.confops.indico.plugins.module_utils._backup_set import Settings
 
-BACKUP, DRILL = "status.json", "drill.json"  # in the directory of the sets
+BACKUP, DRILL, PACK = "status.json", "drill.json", "pack.json"  # in the directory of the sets
 # As monitoring wants it: https://www.monitoring-plugins.org/doc/guidelines.html
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
-_WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 _PING_SECONDS = 10.0
 Row = tuple[str, str, list[tuple[dict[str, str], float]]]  # a metric's name, what it is, and its labels and values
 
@@ -46,6 +46,7 @@ class Limits:
     critical_hours: float = 50
     verified_days: float = 35
     drill_days: float = 0
+    pack_days: float = 0
     minimum_bytes: int = 200
     shrunk_percent: float = 50
 
@@ -114,7 +115,7 @@ def read(settings: Settings, name: str) -> dict[str, Any] | None:
 
 
 def whole(settings: Settings) -> dict[str, Any]:
-    """Return all that is known: run and drill (None before the first), and for each storage what its repository holds now.
+    """Return all that is known: run, drill and pack (None before the first), and for each storage what its repository holds now.
 
     Raises RepositoryError when no run has left word yet.
     """
@@ -122,7 +123,7 @@ def whole(settings: Settings) -> dict[str, Any]:
     if run is None:
         raise RepositoryError(f"No run has left word in {os.path.join(settings.directory, BACKUP)}.")
     repositories = {name: _repository_now(settings.repository(name)) for name in settings.storages if os.path.isdir(settings.repository(name))}
-    return {"run": run, "drill": read(settings, DRILL), "repositories": repositories}
+    return {"run": run, "drill": read(settings, DRILL), "pack": read(settings, PACK), "repositories": repositories}
 
 
 def _repository_now(path: str) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def _repository_now(path: str) -> dict[str, Any]:
 
 def _metrics(settings: Settings) -> str:
     known = whole(settings)
-    run, drill, now = known["run"], known["drill"], known["repositories"]
+    run, now = known["run"], known["repositories"]
 
     def each(value: Any) -> list[tuple[dict[str, str], float]]:
         return [({"storage": name}, value(one)) for name, one in now.items()]
@@ -162,13 +163,17 @@ def _metrics(settings: Settings) -> str:
         ("chain_length", "Files of the newest chain", each(lambda one: one["chain_length"])),
         ("recovery_window_seconds", "From the first to the last moment that can be restored", each(_window)),
     ]
-    if drill:
-        rows += [
-            ("drill_status", "2 after a success, 1 after one with warnings, 0 after a failure", [({}, _grade(drill))]),
-            ("drill_time_seconds", "When the last drill ended", [({}, drill["ended_seconds"])]),
-            ("drill_success_time_seconds", "When the last good drill ended", [({}, drill["success_seconds"])]),
-            ("drill_duration_seconds", "How long the last drill took", [({}, drill["seconds"])]),
-        ]
+    for what in ("drill", "pack"):
+        if last := known[what]:
+            rows += [
+                (f"{what}_status", "2 after a success, 1 after one with warnings, 0 after a failure", [({}, _grade(last))]),
+                (f"{what}_time_seconds", f"When the last {what} ended", [({}, last["ended_seconds"])]),
+                (f"{what}_success_time_seconds", f"When the last good {what} ended", [({}, last["success_seconds"])]),
+                (f"{what}_duration_seconds", f"How long the last {what} took", [({}, last["seconds"])]),
+            ]
+    if known["pack"]:
+        reclaimed = [({"storage": one["name"]}, one["reclaimed_bytes"] or 0) for one in known["pack"]["storages"]]
+        rows.append(("pack_reclaimed_bytes", "What the last pack gave back", reclaimed))
     return prometheus(settings.instance, rows)
 
 
@@ -188,7 +193,7 @@ def prometheus(instance: str, rows: list[Row]) -> str:
     """Return the rows in Prometheus' text format."""
     lines = []
     for name, words, values in rows:
-        lines += [f"# HELP indico_{name} {words}.", f"# TYPE indico_{name} gauge"]
+        lines += [f"# HELP indico_{name} {words}.", f"# TYPE indico_{name} {'counter' if name.endswith('_total') else 'gauge'}"]
         for labels, value in values:
             shown = ",".join(f'{key}="{text}"' for key, text in {"instance_name": instance, **labels}.items())
             lines.append(f"indico_{name}{{{shown}}} {value:.15g}")
@@ -202,7 +207,7 @@ def judge(known: dict[str, Any], sizes: list[dict[str, int]], now: float, limits
     """
     found = sorted(_findings(known, sizes, now, limits), key=lambda one: -one[0])
     if found:
-        return found[0][0], f"{_WORDS[found[0][0]]}: {'; '.join(text for _code, text in found)}"
+        return found[0][0], f"{WORDS[found[0][0]]}: {'; '.join(text for _code, text in found)}"
     drilled = f", drilled {_age(known['drill'], now):.0f} hours ago" if known["drill"] else ""
     return OK, f"OK: the last good backup is {_age(known['run'], now):.0f} hours old{drilled}"
 
@@ -213,7 +218,7 @@ def _age(status: dict[str, Any], now: float) -> float:
 
 
 def _findings(known: dict[str, Any], sizes: list[dict[str, int]], now: float, limits: Limits) -> Iterator[tuple[int, str]]:
-    run, drill = known["run"], known["drill"]
+    run = known["run"]
     if not run["success_seconds"]:
         yield CRITICAL, f"no backup has ever succeeded; the last run: {run['problem']}"
         return
@@ -238,7 +243,9 @@ def _findings(known: dict[str, Any], sizes: list[dict[str, int]], now: float, li
         before = sizes[-2].get(name, 0) if len(sizes) > 1 else 0
         if limits.shrunk_percent and size < before * (1 - limits.shrunk_percent / 100):
             yield WARNING, f"{name} shrank from {before} to {size} bytes"
-    if drill and not drill["ok"]:
-        yield WARNING, f"the last drill failed ({drill['problem']})"
-    elif limits.drill_days and (not drill or _age(drill, now) > limits.drill_days * 24):
-        yield WARNING, f"the last good drill is {_age(drill, now) / 24:.0f} days old" if drill else "no drill was made"
+    for what, days in (("drill", limits.drill_days), ("pack", limits.pack_days)):
+        last = known[what]
+        if last and not last["ok"]:
+            yield WARNING, f"the last {what} failed ({last['problem']})"
+        elif days and (not last or _age(last, now) > days * 24):
+            yield WARNING, f"the last good {what} is {_age(last, now) / 24:.0f} days old" if last else f"no {what} was made"

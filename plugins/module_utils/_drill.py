@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
-import shutil
 import socket
 import subprocess
 import time
@@ -22,14 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _history, _indico, _repository, _restore, _verify
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _indico, _scratch, _verify, _zeo
 from ansible_collections.confops.indico.plugins.module_utils._backup_set import Settings
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
-_USER = "nobody"
 _SAMPLE = 200  # objects of each kind that are opened, and stored files that are looked for
-_RESERVE = 2**20  # bytes for what is written beside the databases
-_LOCK_PATIENCE = 600.0  # seconds to wait for a backup that runs
 _KINDS = ("events", "categories", "users", "rooms", "files")
 _DIRECTORIES = ("ArchiveDir", "ConfigurationDir", "LogDir", "UploadedFilesTempDir", "XMLCacheDir")  # which Indico would write to
 _SCRIPT = r"""
@@ -53,8 +48,8 @@ from MaKaC.user import AvatarHolder
 
 class Rooms(dalManager.DBConnection):
     'The connection that Indico makes, to the server that is meant here and as of the transaction that is meant.'
-    def __init__(self, address, tid):
-        self.db = DB(ClientStorage(tuple(address), wait_timeout=30))
+    def __init__(self, address, tid, login):
+        self.db = DB(ClientStorage(tuple(address), wait_timeout=30, **login))
         self.connection = self.db.open(**at(tid))
         self.root = self.connection.root()
 
@@ -91,16 +86,12 @@ answer(counts=counts, opened=opened, broken=broken, paths=[path.decode('latin-1'
 
 
 @dataclass
-class Drill:
+class Drill(_scratch.Plan):
     """What a drill found, or in check mode would need. Bytes are those of the databases; problem is a sentence when it failed.
 
     counts are those of the restored set, live those of the living site at the same transactions (empty when they were packed away).
     """
 
-    set: str = ""
-    storages: list[dict[str, Any]] = field(default_factory=list)
-    needed_bytes: int = 0
-    free_bytes: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     opened: dict[str, int] = field(default_factory=dict)
     live: dict[str, int] = field(default_factory=dict)
@@ -114,12 +105,11 @@ class Drill:
         """Return all of it in one line."""
         if self.problem:
             return f"drill failed: {self.problem}"
-        databases = ", ".join(f"{one['name']} to {one['time']}" for one in self.storages)
         if not self.counts:
-            return f"a drill would restore set {self.set} ({databases}) to {self.needed_bytes} bytes, of {self.free_bytes} that are free"
+            return f"a drill would restore set {self.set} ({self.databases()}) to {self.needed_bytes} bytes, of {self.free_bytes} that are free"
         found = ", ".join(f"{self.counts[kind]} {kind}" for kind in _KINDS if kind in self.counts)
         compared = "as the living site had at that moment" if self.live else "not compared with the living site"
-        return f"drill done in {self.seconds:.1f} s: set {self.set} ({databases}) restored and opened by Indico: {found}, {compared}"
+        return f"drill done in {self.seconds:.1f} s: set {self.set} ({self.databases()}) restored and opened by Indico: {found}, {compared}"
 
 
 def run(settings: Settings, *, check: bool = False) -> Drill:
@@ -128,14 +118,14 @@ def run(settings: Settings, *, check: bool = False) -> Drill:
     Raises RepositoryError; what went wrong is in the status and the metrics too.
     """
     drill = Drill()
-    with _backup_status.announced(settings, drill, _backup_status.DRILL, act=not check), _scratch(settings, act=not check) as scratch:
-        with _locked(settings):
-            chosen = _plan(settings, drill)
+    with _backup_status.announced(settings, drill, _backup_status.DRILL, act=not check), _scratch.directory(settings.drill_directory, act=not check) as scratch:
+        with _scratch.locked(settings):
+            _plan(settings, drill)
             if check:
                 return drill
-            _restore_set(settings, drill, chosen, scratch)
+            _restore_set(settings, drill, scratch)
         with _servers(settings, drill, scratch) as ports:
-            found = _look(settings, drill, scratch, {name: ("127.0.0.1", port) for name, port in ports.items()}, restored=True)
+            found = _look(settings, drill, scratch, {name: _zeo.Server(f"127.0.0.1:{port}") for name, port in ports.items()}, restored=True)
         drill.counts, drill.opened = found["counts"], found["opened"]
         if found["broken"]:
             raise RepositoryError(f"Set {drill.set} is restored, but Indico cannot open all of it: {' '.join(found['broken'][:3])}")
@@ -144,51 +134,15 @@ def run(settings: Settings, *, check: bool = False) -> Drill:
     return drill
 
 
-def _plan(settings: Settings, drill: Drill) -> dict[str, Any]:
-    sets = _backup_set.manifests(settings)
-    if not sets:
-        raise RepositoryError(f"There is no set in {settings.sets}; make a backup first.")
-    chosen = sets[-1]
-    drill.set = chosen["stamp"]
-    for one in chosen["storages"]:
-        if one["last_transaction"]:  # nobody has ever opened the others
-            drill.storages.append({"name": one["name"], "bytes": one["end"], "tid": one["last_transaction"]["tid"], "time": one["last_transaction"]["time"]})
+def _plan(settings: Settings, drill: Drill) -> None:
+    _scratch.newest(settings, drill, "A drill")
     if "main" not in [one["name"] for one in drill.storages]:
         raise RepositoryError(f"Set {drill.set} holds no transaction of the storage main.")
-    drill.needed_bytes = sum(one["bytes"] for one in drill.storages) + _RESERVE
-    drill.free_bytes = shutil.disk_usage(os.path.dirname(settings.drill_directory)).free
-    if drill.needed_bytes > drill.free_bytes:
-        raise RepositoryError(f"A drill of set {drill.set} needs {drill.needed_bytes} bytes; {settings.drill_directory} has {drill.free_bytes} free.")
     if not os.path.exists(os.path.join(settings.release, "bin", "python")):
         raise RepositoryError(f"{settings.release} holds no release of Indico, whose code opens what is restored.")
-    return chosen
 
 
-@contextlib.contextmanager
-def _scratch(settings: Settings, *, act: bool) -> Iterator[str]:
-    """Make the scratch directory anew, remove it at the end. What a drill that was killed left goes first."""
-    if act:
-        shutil.rmtree(settings.drill_directory, ignore_errors=True)
-        os.mkdir(settings.drill_directory, 0o700)
-        os.chown(settings.drill_directory, pwd.getpwnam(_USER).pw_uid, -1)
-    try:
-        yield settings.drill_directory
-    finally:
-        if act:
-            shutil.rmtree(settings.drill_directory)
-
-
-@contextlib.contextmanager
-def _locked(settings: Settings) -> Iterator[None]:
-    """Hold the sets, so that none is pruned under the drill's hands; a backup that runs is waited for."""
-    until = time.monotonic() + _LOCK_PATIENCE
-    while _repository.in_use(settings.directory) and time.monotonic() < until:
-        time.sleep(1)
-    with _repository.lock(settings.directory):
-        yield
-
-
-def _restore_set(settings: Settings, drill: Drill, chosen: dict[str, Any], scratch: str) -> None:
+def _restore_set(settings: Settings, drill: Drill, scratch: str) -> None:
     """Verify all that there is of each storage, then restore it to the set's newest transaction."""
     for one in drill.storages:
         began, repository = time.monotonic(), settings.repository(one["name"])
@@ -196,14 +150,7 @@ def _restore_set(settings: Settings, drill: Drill, chosen: dict[str, Any], scrat
         if report.problems:
             raise RepositoryError(_verify.summary(repository, report.problems))
         drill.verified_bytes += report.verified_bytes
-        place = os.path.join(scratch, one["name"])
-        os.mkdir(place, 0o700)
-        os.chown(place, pwd.getpwnam(_USER).pw_uid, -1)
-        wanted = _history.wanted_transaction(one["tid"])
-        request = _restore.Request(repository=repository, target=os.path.join(place, "Data.fs"), wanted=wanted, owner=_USER, mode="0600")
-        restored = _restore.restore(request)
-        if restored.plan.bytes != one["bytes"]:
-            raise RepositoryError(f"{one['name']} has {restored.plan.bytes} bytes when it is restored; the manifest of set {drill.set} says {one['bytes']}.")
+        _scratch.restore(settings, drill, one, scratch)
         one["seconds"] = round(time.monotonic() - began, 3)
 
 
@@ -219,7 +166,7 @@ def _servers(settings: Settings, drill: Drill, scratch: str) -> Iterator[dict[st
             configuration, log = os.path.join(place, "zeo.conf"), os.path.join(place, "zeo.log")
             with open(configuration, "w", encoding="ascii") as stream:
                 stream.write(f"<zeo>\n  address 127.0.0.1:{port}\n</zeo>\n<filestorage 1>\n  path {place}/Data.fs\n  read-only true\n</filestorage>\n")
-            command = [*_indico.as_user(_USER), os.path.join(settings.prefix, "zeo/bin/runzeo"), "-C", configuration]
+            command = [*_indico.as_user(_scratch.USER), os.path.join(settings.prefix, "zeo/bin/runzeo"), "-C", configuration]
             with open(log, "wb") as output:
                 os.fchmod(output.fileno(), 0o600)
                 environment = {"PATH": "/usr/bin:/bin", "HOME": place, "TMPDIR": place, "PYTHON_EGG_CACHE": place, "INSTANCE_HOME": place}
@@ -255,20 +202,26 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, storage: str, log: st
     raise RepositoryError(f"The ZEO server cannot open the restored storage {storage} (exit code {process.returncode}): {last}")
 
 
-def _look(settings: Settings, drill: Drill, scratch: str, addresses: dict[str, tuple[str, int]], *, restored: bool) -> dict[str, Any]:
+def _look(settings: Settings, drill: Drill, scratch: str, servers: dict[str, _zeo.Server], *, restored: bool) -> dict[str, Any]:
     """Have Indico's code count, and open a sample of what it counts. The living databases are opened as of the set's transactions."""
     tids = {one["name"]: None if restored else one["tid"] for one in drill.storages}
+    main, rooms = servers["main"], servers.get("rooms")
+    login = {"DBUserName": main.username, "DBPassword": main.password, "DBRealm": main.realm} if main.username else {}
     arguments = {
-        "conf": {"DBConnectionParams": addresses["main"], **dict.fromkeys(_DIRECTORIES, scratch)},
+        "conf": {"DBConnectionParams": main.place(), **login, **dict.fromkeys(_DIRECTORIES, scratch)},
         "tid": tids["main"],
-        "rooms": [addresses["rooms"], tids["rooms"]] if "rooms" in tids else None,
+        "rooms": [rooms.place(), tids["rooms"], _login(rooms)] if rooms and "rooms" in tids else None,
         "seed": drill.set,
         "sample": _SAMPLE if restored else 0,
     }
     try:
-        return _indico.run(_SCRIPT, arguments, current=settings.release, user=_USER, temporary=scratch, timeout=3600)
+        return _indico.run(_SCRIPT, arguments, current=settings.release, user=_scratch.USER, temporary=scratch, timeout=3600)
     except _indico.IndicoError as error:
         raise RepositoryError(str(error)) from error
+
+
+def _login(server: _zeo.Server) -> dict[str, str]:
+    return {"username": server.username, "password": server.password, "realm": server.realm} if server.username else {}
 
 
 def _compare_files(settings: Settings, drill: Drill, paths: list[str]) -> None:
@@ -290,7 +243,10 @@ def _stored(archive: str, path: bytes) -> bool:
 
 
 def _compare_live(settings: Settings, drill: Drill, scratch: str) -> None:
-    found = _look(settings, drill, scratch, {name: (host, int(port)) for name, (host, port) in settings.servers.items()}, restored=False)
+    try:
+        found = _look(settings, drill, scratch, _zeo.read_settings(settings.zeo_settings).servers, restored=False)
+    except _zeo.ZeoError as error:
+        raise RepositoryError(str(error)) from error
     if "packed" in found:
         drill.warnings.append(f"The living databases were packed since set {drill.set}, so what they held then cannot be counted ({found['packed']}).")
         return

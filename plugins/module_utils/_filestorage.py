@@ -5,19 +5,28 @@
 from __future__ import annotations
 
 import os
+import pickletools
+import re
 import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 MAGIC = (b"FS21", b"FS30")  # written by Python 2 and by Python 3
 HEAD = 4  # bytes before the first transaction
 # tid, length, status, then the lengths of user, description and extension; the record ends with its length once more.
 HEADER = struct.Struct(">8sQcHHH")
+# An object's record: oid, tid, offset of the object's record before (0 when it has none), offset of the transaction, length of a version's
+# name (no longer used), length of the data. When that is 0, the offset of the record whose data these are follows; an undo writes such.
+RECORD = struct.Struct(">8s8sQQHQ")
 _LENGTH = struct.Struct(">Q")
 COMMITTED = (b" ", b"p", b"u")  # a transaction that is being written has the status c; p is left by a pack, u by an undo
+
+UNKNOWN = "unknown"  # what stands for the class of a record that does not tell it
+# The first of a record's two pickles, as ZODB mostly writes it: a class alone or, by older versions, with None for arguments. It ends where the match does.
+CLASS = re.compile(rb"(?:\x80[\x02\x03])?(?:c([^\n]+)\n([^\n]+)\n(?:q.|r....)?\.|\(c([^\n]+)\n([^\n]+)\n(?:q.|r....)?Nt(?:q.|r....)?\.)", re.DOTALL)
 
 
 class FileStorageError(Exception):
@@ -118,5 +127,83 @@ def ending_at(stream: BinaryIO, end: int) -> Transaction | None:
     return _transaction(tid, stream.read(user), stream.read(description))
 
 
+def begin_of(stream: BinaryIO, end: int) -> int:
+    """Return the offset where the transaction begins whose record ends at this offset, which must be the end of one."""
+    stream.seek(end - _LENGTH.size)
+    (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
+    return end - _LENGTH.size - int(length)
+
+
 def _transaction(tid: bytes, user: bytes, description: bytes) -> Transaction:
     return Transaction(tid.hex(), time_of(tid), user.decode(errors="replace"), description.decode(errors="replace"))
+
+
+class _Global(NamedTuple):
+    """A class that a pickle names."""
+
+    module: str
+    name: str
+
+
+def class_of(data: bytes) -> str:
+    """Return the class, as module.Class, of the object whose record's data begin so; UNKNOWN when they do not tell it. Nothing of them is executed."""
+    match = CLASS.match(data)
+    if match:
+        return class_name(match)
+    try:
+        found = _first_of(data)
+    except (ValueError, LookupError, TypeError, OverflowError, MemoryError):  # a pickle that is damaged, or none at all
+        return UNKNOWN
+    if isinstance(found, tuple) and not isinstance(found, _Global) and found and isinstance(found[0], tuple):
+        found = found[0]  # the class, then arguments for making an instance
+    if isinstance(found, tuple) and len(found) == 2 and all(isinstance(one, (str, bytes)) for one in found):
+        return ".".join(one if isinstance(one, str) else one.decode(errors="replace") for one in found)
+    return UNKNOWN
+
+
+def class_name(match: re.Match[bytes]) -> str:
+    """Return module.Class of a match of CLASS."""
+    return f"{(match[1] or match[3]).decode(errors='replace')}.{(match[2] or match[4]).decode(errors='replace')}"
+
+
+def _first_of(data: bytes) -> Any:
+    """Return what the first pickle in data describes: classes, texts, and tuples of them; whatever else it makes is None.
+
+    Raises ValueError, LookupError, TypeError, OverflowError or MemoryError for what is no pickle.
+    """
+    mark = object()
+    stack: list[Any] = []
+    memo: dict[Any, Any] = {}
+    given: Any
+    for opcode, given, _position in pickletools.genops(data):
+        name = opcode.name
+        if name == "STOP":
+            return stack[-1]
+        if name == "GLOBAL":
+            stack.append(_Global(*given.split(" ", 1)))
+        elif name == "STACK_GLOBAL":
+            stack[-2:] = [_Global(*stack[-2:])]
+        elif name == "MARK":
+            stack.append(mark)
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif "PUT" in name or name == "MEMOIZE":
+            memo[len(memo) if given is None else given] = stack[-1]
+        elif "GET" in name:
+            stack.append(memo[given])
+        elif isinstance(given, (str, bytes)) and name not in ("PERSID", "INST"):
+            stack.append(given)
+        else:
+            before = opcode.stack_before
+            marked = pickletools.markobject in before
+            at = _last(stack, mark) - before.index(pickletools.markobject) if marked else len(stack) - len(before)
+            if at < 0:
+                break
+            made = tuple(stack[at + marked :]) if "TUPLE" in name else None
+            stack[at:] = [made] * len(opcode.stack_after)
+    raise ValueError("the pickle does not end")
+
+
+def _last(stack: list[Any], mark: object) -> int:
+    """Return where the last mark lies. Raises ValueError when there is none."""
+    return len(stack) - 1 - stack[::-1].index(mark)

@@ -26,6 +26,9 @@ _HIDDEN = ("/boot", "/dev", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "
 # Keys of indico.conf that the roles derive, and the variable to set instead.
 _DERIVED = {
     "DBConnectionParams": "indico_zeo_host and indico_storages",
+    "DBUserName": "indico_zeo_user",
+    "DBPassword": "indico_zeo_password",
+    "DBRealm": "indico_zeo_password",
     "BaseURL": "indico_base_url",
     "BaseSecureURL": "indico_base_url",
     **dict.fromkeys(
@@ -127,10 +130,11 @@ def _storage_names(indico_storages: list[Any]) -> Iterator[str]:
             yield f"indico_storages has a storage named {name!r}; a name begins with a lower-case letter and holds lower-case letters, digits and hyphens."
 
 
-def _ports(indico_storages: list[Any], web_tls: str, web_http_port: Any, web_https_port: Any) -> Iterator[str]:
+def _ports(indico_storages: list[Any], zeo_claim_port: Any, web_tls: str, web_http_port: Any, web_https_port: Any) -> Iterator[str]:
     used: dict[int, str] = {}
-    wanted = [(f"indico_storages, {storage['name']}.{key}", storage[key]) for storage in indico_storages for key in ("port", "monitor_port") if key in storage]
-    wanted.append(("web_http_port", web_http_port))
+    keys = ("port", "replication_port")
+    wanted = [(f"indico_storages, {storage['name']}.{key}", storage[key]) for storage in indico_storages for key in keys if key in storage]
+    wanted += [("zeo_claim_port", zeo_claim_port), ("web_http_port", web_http_port)]
     if web_tls != "none":
         wanted.append(("web_https_port", web_https_port))
     for who, value in wanted:
@@ -181,6 +185,35 @@ def _addresses(indico_server_name: str, indico_zeo_host: str, zeo_listen_address
     for variable, value in values.items():
         if not re.fullmatch("[A-Za-z0-9._-]+", value):
             yield f"{variable} is {value!r}; it must be a host name or an IPv4 address, without a port."
+
+
+def _listening(zeo_listen_address: str, zeo_allowed_sources: list[str], indico_zeo_user: str, indico_zeo_password: str) -> Iterator[str]:
+    for number, source in enumerate(zeo_allowed_sources):
+        try:
+            ipaddress.ip_network(source, strict=False)
+        except ValueError:
+            yield f"zeo_allowed_sources[{number}] is {source!r}; it must be an IP address or a network such as 10.0.0.0/8."
+    if not re.fullmatch("[A-Za-z0-9._-]+", indico_zeo_user):
+        yield f"indico_zeo_user is {indico_zeo_user!r}; it must hold only letters, digits, dots, hyphens and underscores."
+    if indico_zeo_password and len(indico_zeo_password) < 8:
+        yield "indico_zeo_password has fewer than 8 characters."
+    if zeo_listen_address in ("127.0.0.1", "localhost"):
+        return
+    if not indico_zeo_password:
+        yield f"zeo_listen_address is {zeo_listen_address}, which others reach, but indico_zeo_password is empty: whoever connects would own the databases."
+    if not zeo_allowed_sources:
+        yield (
+            f"zeo_listen_address is {zeo_listen_address}, which others reach, but zeo_allowed_sources names nobody:"
+            " list the hosts of the cluster or their network."
+        )
+
+
+def _cluster(zeo_cluster: Mapping[str, Any], zeo_listen_address: str) -> Iterator[str]:
+    if len(zeo_cluster) > 1 and zeo_listen_address in ("127.0.0.1", "localhost"):
+        yield (
+            f"{' and '.join(zeo_cluster)} serve the databases together, but zeo_listen_address is {zeo_listen_address},"
+            " where the others do not reach this host."
+        )
 
 
 def _base_url(indico_base_url: str, web_tls: str, web_trusted_proxies: list[str]) -> Iterator[str]:
@@ -260,6 +293,12 @@ def _backups(backup_directory: str, backup_drill_directory: str, backup_metrics_
             yield f"{variable} is {path}; it must be a path of its own, not one of the system's."
 
 
+def _zeo_metrics(zeo_metrics_file: str) -> Iterator[str]:
+    yield from _plain_path("zeo_metrics_file", zeo_metrics_file)
+    if zeo_metrics_file.rstrip("/") in _SYSTEM:
+        yield f"zeo_metrics_file is {zeo_metrics_file}; it must be a path of its own, not one of the system's."
+
+
 def _drill(backup_drill_directory: str, backup_directory: str, indico_prefix: str) -> Iterator[str]:
     # The directory is removed after each drill.
     for variable, path in (("backup_directory", backup_directory), ("indico_prefix", indico_prefix)):
@@ -284,8 +323,9 @@ def _task_files(backup_before_tasks: str, backup_after_tasks: str, backup_failur
             yield f"{variable} is {path}, which is no file on the controller."
 
 
-def _schedules(indico_jobs_backend: str, backup_schedule: str, backup_drill_schedule: str) -> Iterator[str]:
-    for variable, schedule in (("backup_schedule", backup_schedule), ("backup_drill_schedule", backup_drill_schedule)):
+def _schedules(indico_jobs_backend: str, backup_schedule: str, backup_drill_schedule: str, backup_pack_schedule: str) -> Iterator[str]:
+    schedules = {"backup_schedule": backup_schedule, "backup_drill_schedule": backup_drill_schedule, "backup_pack_schedule": backup_pack_schedule}
+    for variable, schedule in schedules.items():
         if indico_jobs_backend == "cron" and schedule:
             try:
                 _crontab.fields(schedule)
@@ -297,6 +337,11 @@ def _retention(backup_window_days: Any, backup_keep_chains_min: Any, backup_max_
     for variable, value in dict(locals()).items():
         if int(value) < 1:
             yield f"{variable} is {value}; it must be 1 or more."
+
+
+def _packs(backup_pack_days: Any) -> Iterator[str]:
+    if int(backup_pack_days) < 0:
+        yield f"backup_pack_days is {backup_pack_days}; it must be 0 or more."
 
 
 def _copy(offsite_directory: str, offsite_metrics_file: str, offsite_user: str, backup_pull_user: str) -> Iterator[str]:
@@ -330,6 +375,8 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _instance,
     _users,
     _addresses,
+    _listening,
+    _cluster,
     _base_url,
     _proxies,
     _amounts,
@@ -337,12 +384,14 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _administrators,
     _certificate,
     _backups,
+    _zeo_metrics,
     _drill,
     _hours,
     _pings,
     _task_files,
     _schedules,
     _retention,
+    _packs,
     _copy,
     _copy_amounts,
     _pull_keys,

@@ -17,6 +17,7 @@ While the database is written and swapped, the server's own lock is held, so no 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import grp
@@ -49,11 +50,15 @@ class _Hash(Protocol):
 
 @dataclass
 class Request:
-    """What is asked for. wanted None means the newest there is; owner, group and mode None mean those of the file that is replaced."""
+    """What is asked for. wanted None means the newest there is; owner, group and mode None mean those of the file that is replaced.
+
+    chain names the only one to take it from, None whichever has it.
+    """
 
     repository: str
     target: str
     wanted: Wanted | None = None
+    chain: str | None = None
     live: str | None = None
     confirm: str | None = None
     owner: str | None = None
@@ -242,6 +247,10 @@ def _attributes(request: Request, replaces: Replaced | None) -> tuple[int, int, 
 
 def _choose(repository: Repository, request: Request) -> tuple[list[Part], Transaction | None, list[str]]:
     """Return the parts of the result, its newest transaction if that is known, and warnings."""
+    if request.chain is not None:
+        repository = dataclasses.replace(repository, chains=[chain for chain in repository.chains if chain.stamp == request.chain])
+        if not repository.chains:
+            raise RepositoryError(f"There is no chain {request.chain} in {repository.path}.")
     wanted, chain = request.wanted, repository.chains[-1]
     if wanted is None:
         if not _history.sound(chain) == len(chain.files) == len(chain.entries):

@@ -50,11 +50,13 @@ set:
   type: str
   sample: 2026-11-24-01-30-00
 storages:
-  description: What was restored of each storage, with its size (bytes), its newest transaction and the seconds that verification and restore took.
+  description: >-
+    What was restored of each storage, with its size (bytes), its newest transaction, the chain that it comes from, and the seconds that verification and
+    restore took.
   returned: success
   type: list
   elements: dict
-  sample: [{name: main, bytes: 4021331, tid: 03f1a2b3c4d5e6f7, time: "2026-11-23T22:11:02Z", seconds: 1.2}]
+  sample: [{name: main, bytes: 4021331, tid: 03f1a2b3c4d5e6f7, time: "2026-11-23T22:11:02Z", chain: 2026-11-22-01-30-00, seconds: 1.2}]
 needed_bytes:
   description: Bytes that the scratch directory takes.
   returned: success

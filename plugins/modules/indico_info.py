@@ -37,8 +37,8 @@ options:
         description: TCP port that its ZEO server listens on.
         type: int
         required: true
-      monitor_port:
-        description: TCP port of the server's statistics.
+      replication_port:
+        description: TCP port that the standby follows the primary at; it is not asked.
         type: int
   url:
     description: Address of the home page as this host reaches it. Left out, no page is asked for.
@@ -151,7 +151,7 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "default": [],
-                "options": {"name": {"type": "str", "required": True}, "port": {"type": "int", "required": True}, "monitor_port": {"type": "int"}},
+                "options": {"name": {"type": "str", "required": True}, "port": {"type": "int", "required": True}, "replication_port": {"type": "int"}},
             },
             "url": {"type": "str"},
             "public_url": {"type": "str"},

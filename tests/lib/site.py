@@ -127,9 +127,18 @@ class Site:
 
     def power_cycle(self, *, warn: bool) -> None:
         """Switch the host off and on; with warn it shuts down in order, without it the power is cut."""
+        self.power_off(warn=warn)
+        self.power_on()
+
+    def power_off(self, *, warn: bool = False) -> None:
+        self._podman(*(["stop", "--time", "60"] if warn else ["kill"]))
+
+    def power_on(self) -> None:
+        self._podman("start")
+
+    def _podman(self, *verb: str) -> None:
         environment = dict(os.environ, CONTAINERS_CONF=str(CACHE / "lab/containers.conf"))
-        for verb in (["stop", "--time", "60"] if warn else ["kill"], ["start"]):
-            subprocess.run(["podman", *verb, f"confops-{self.name}"], env=environment, check=True, capture_output=True)
+        subprocess.run(["podman", *verb, f"confops-{self.name}"], env=environment, check=True, capture_output=True)
 
     def play(self, *arguments: str, playbook: str = "site.yml", cwd: Path = REPOSITORY, **extra: object) -> Run:
         """Run a playbook on this site; see tests.lib.playbook.play."""

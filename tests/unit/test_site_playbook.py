@@ -21,9 +21,10 @@ NOWHERE = {"ansible_host": "192.0.2.1"}
         ({"indico_zeo": ["a"], "indico_app": ["b"]}, {}, "b is not in indico_zeo, so indico_zeo_host must name the host that is."),
         ({"indico_zeo": ["a"], "indico_app": ["b"]}, {"indico_zeo_host": "localhost"}, "b is not in indico_zeo, so indico_zeo_host must name"),
         ({"indico_zeo": ["a", "b"], "indico_backup": ["c"]}, {}, "Group indico_backup has c, and group indico_zeo has a, b; backups are pulled from one host."),
+        ({"indico_zeo": ["a", "b", "c"]}, {}, "Group indico_zeo has a, b, c; the databases have one primary and at most one standby."),
         ({"indico_zeo": ["a"], "indico_backup": ["a"]}, {}, "a is to keep a copy of backups that lie on the same host; take it out of indico_backup."),
     ],
-    ids=["schedulers", "applications", "no database", "loopback", "two sources", "same host"],
+    ids=["schedulers", "applications", "no database", "loopback", "two sources", "three databases", "same host"],
 )
 def test_groups_that_do_not_fit_are_refused(tmp_path: Path, groups: dict[str, list[str]], variables: dict[str, Any], sentence: str) -> None:
     inventory = {"indico": {"vars": variables, "children": {name: {"hosts": dict.fromkeys(hosts, NOWHERE)} for name, hosts in groups.items()}}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,14 +71,14 @@ def test_a_good_run_is_told(site: _backup_set.Settings, tmp_path: Path, capsys: 
     assert outcome.storages[0]["kind"] == "full"
     known = _backup_status.whole(site)
     assert known["run"]["ok"] and known["run"]["line"].startswith("backup done in ")
-    assert known["drill"] is None
+    assert known["drill"] is None and known["pack"] is None
     assert known["repositories"]["main"]["chain_length"] == 1 and known["repositories"]["main"]["verified"]
     found = metrics(site)
     assert found['indico_backup_status{instance_name="indico"}'] == "2"
     assert found['indico_chain_length{instance_name="indico",storage="main"}'] == "1"
     assert float(found['indico_backup_verified_time_seconds{instance_name="indico",storage="main"}']) > time.time() - 100
     assert found['indico_recovery_window_seconds{instance_name="indico",storage="main"}'] == "0"
-    assert not [name for name in found if "drill" in name]
+    assert not [name for name in found if "drill" in name or "pack" in name]
     assert _backup_command.main(saved(site, tmp_path), ["check"]) == OK
     assert capsys.readouterr().out == "OK: the last good backup is 0 hours old\n"
     assert _backup_command.main(saved(site, tmp_path), ["status"]) == 0
@@ -156,6 +157,10 @@ def test_a_run_that_is_ended_leaves_word(site: _backup_set.Settings, tmp_path: P
         ({"drill": {"ok": False, "problem": "no page."}}, SIZES, {}, WARNING, "WARNING: the last drill failed (no page.)"),
         ({}, SIZES, {"drill_days": 1}, WARNING, "WARNING: the last good drill is 2 days old"),
         ({"drill": None}, SIZES, {"drill_days": 1}, WARNING, "WARNING: no drill was made"),
+        ({"pack": {"ok": False, "problem": "no room."}}, SIZES, {}, WARNING, "WARNING: the last pack failed (no room.)"),
+        ({"pack": {"ok": True, "success_seconds": NOW - 300 * HOUR}}, SIZES, {}, OK, "OK: the last good backup is 5 hours old, drilled 50 hours ago"),
+        ({"pack": {"ok": True, "success_seconds": NOW - 300 * HOUR}}, SIZES, {"pack_days": 8}, WARNING, "WARNING: the last good pack is 12 days old"),
+        ({}, SIZES, {"pack_days": 8}, WARNING, "WARNING: no pack was made"),
         (
             {"run": {"success_seconds": NOW - 30 * HOUR}, "main": {"problems": ["a.dat is missing."]}},
             SIZES,
@@ -169,6 +174,7 @@ def test_judgement(change: dict[str, Any], sizes: list[dict[str, int]], limits: 
     known = {
         "run": {**GOOD["run"], **change.get("run", {})},
         "drill": change["drill"] and {**GOOD["drill"], **change["drill"]} if "drill" in change else GOOD["drill"],
+        "pack": change.get("pack"),
         "repositories": {"main": {**GOOD["repositories"]["main"], **change.get("main", {})}},
     }
     assert _backup_status.judge(known, sizes, NOW, Limits(**limits)) == (code, line)
@@ -267,6 +273,6 @@ def test_a_drill_says_what_it_lacks(site: _backup_set.Settings) -> None:
 def test_a_drill_needs_space(site: _backup_set.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     make_set(site)
     size = Path(site.database("main")).stat().st_size
-    monkeypatch.setattr(_drill.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(RepositoryError, match=f"needs {size + 2**20} bytes; {site.drill_directory} has 1000 free."):
         _drill.run(site, check=True)

@@ -100,7 +100,7 @@ def test_a_wrong_type_is_refused(name: str, place: str, value: Any, must_be: str
 
 def test_every_option_has_a_rejecting_case() -> None:
     assert {case[0] for case in CASES} == set(OPTIONS)
-    assert "indico_storages[1].monitor_port" in {case[1] for case in CASES}
+    assert "indico_storages[1].replication_port" in {case[1] for case in CASES}
 
 
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option["type"] == "int"])
@@ -196,8 +196,8 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_storages": [MAIN, storage("rooms", 9675)]}, "indico_storages, rooms.port is 9675, which indico_storages, main.port has already."),
     ({"indico_storages": [MAIN, storage("rooms", "9675")]}, "indico_storages, rooms.port is 9675, which indico_storages, main.port has already."),
     (
-        {"indico_storages": [storage("main", 9675, monitor_port=9675)]},
-        "indico_storages, main.monitor_port is 9675, which indico_storages, main.port has already.",
+        {"indico_storages": [storage("main", 9675, replication_port=9675)]},
+        "indico_storages, main.replication_port is 9675, which indico_storages, main.port has already.",
     ),
     ({"indico_storages": [storage("main", 80)]}, "web_http_port is 80, which indico_storages, main.port has already."),
     ({"indico_storages": [storage("main", 0)]}, "indico_storages, main.port is 0; a port is a number from 1 to 65535."),
@@ -226,6 +226,26 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_user": "zeo"}, "indico_user and zeo_user are both zeo; the workers must not own the databases."),
     ({"indico_server_name": "https://x"}, "indico_server_name is 'https://x'; it must be a host name or an IPv4 address"),
     ({"indico_zeo_host": ""}, "indico_zeo_host is ''; it must be a host name or an IPv4 address"),
+    (
+        {"zeo_listen_address": "10.0.0.2", "zeo_allowed_sources": ["10.0.0.0/24"]},
+        "zeo_listen_address is 10.0.0.2, which others reach, but indico_zeo_password is empty: whoever connects would own the databases.",
+    ),
+    (
+        {"zeo_listen_address": "10.0.0.2", "indico_zeo_password": "long enough"},
+        "zeo_listen_address is 10.0.0.2, which others reach, but zeo_allowed_sources names nobody: list the hosts of the cluster or their network.",
+    ),
+    ({"indico_zeo_password": "short"}, "indico_zeo_password has fewer than 8 characters."),
+    (
+        {"indico_zeo_password": "long enough", "indico_zeo_user": "a:b"},
+        "indico_zeo_user is 'a:b'; it must hold only letters, digits, dots, hyphens and underscores.",
+    ),
+    ({"zeo_allowed_sources": ["10.0.0.1", "db2"]}, "zeo_allowed_sources[1] is 'db2'; it must be an IP address or a network such as 10.0.0.0/8."),
+    (
+        {"zeo_cluster": {"db1": "127.0.0.1", "db2": "127.0.0.1"}},
+        "db1 and db2 serve the databases together, but zeo_listen_address is 127.0.0.1, where the others do not reach this host.",
+    ),
+    ({"zeo_metrics_file": "/etc"}, "zeo_metrics_file is /etc; it must be a path of its own, not one of the system's."),
+    ({"zeo_claim_port": 9675}, "zeo_claim_port is 9675, which indico_storages, main.port has already."),
     ({"zeo_listen_address": "0.0.0.0\n</zeo>"}, "zeo_listen_address is '0.0.0.0\\n</zeo>'; it must be a host name or an IPv4 address"),
     *(
         ({"indico_base_url": url}, f"indico_base_url is {url!r}; it must begin with http:// or https://, name a host, and end without a slash.")
@@ -284,6 +304,11 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"backup_allowed_hours": "22-6"}, "backup_allowed_hours is '22-6'; it must be two times such as 22:00-06:00, or empty."),
     ({"backup_ping_failure": "example.org"}, "backup_ping_failure is no URL; it must begin with http:// or https://."),
     ({"backup_after_tasks": "/nowhere/after.yml"}, "backup_after_tasks is /nowhere/after.yml, which is no file on the controller."),
+    ({"backup_pack_days": -1}, "backup_pack_days is -1; it must be 0 or more."),
+    (
+        {"indico_jobs_backend": "cron", "backup_pack_schedule": "Sun *-*-1..7 03:30"},
+        "backup_pack_schedule: The schedule 'Sun *-*-1..7 03:30' cannot be given to cron",
+    ),
     ({"indico_jobs_backend": "cron", "backup_schedule": "hourly"}, "backup_schedule: The schedule 'hourly' cannot be given to cron; write it as 01:30"),
     ({"indico_conf": {"CSRFLevel": 9}}, "indico_conf.CSRFLevel is 9; it must be an integer from 0 to 3."),
     ({"indico_conf": {"SmtpServr": "x"}}, "indico_conf.SmtpServr is not a key that Indico 1.2.2 reads. Did you mean SmtpServer?"),
@@ -322,14 +347,20 @@ def test_a_contradiction_is_refused(changes: dict[str, Any], sentence: str) -> N
 @pytest.mark.parametrize(
     "changes",
     [
-        {"indico_storages": [storage("main", "9675", monitor_port="8091"), storage("room-booking2", 9676)]},
+        {"indico_storages": [storage("main", "9675", replication_port="8091"), storage("room-booking2", 9676)]},
         {"web_tls": "none", "web_http_port": 443, "indico_base_url": "https://x.org:8443/indico", "web_trusted_proxies": ["10.0.0.1"]},
         {"web_tls": "none", "indico_base_url": "http://x.org"},
         {"web_tls": "provided", "web_tls_certificate": PEM, "web_tls_key": PEM},
         {"indico_prefix": "/srv/indico-1.2_x"},
         {"indico_prefix": "/opt/home"},
         {"backup_pull_keys": ["", "ssh-ed25519 AAAA= who", "ssh-ed25519 AAAA"]},
-        {"indico_base_url": "https://10.0.0.2/indico/events", "indico_server_name": "10.0.0.2", "zeo_listen_address": "10.0.0.2"},
+        {
+            "indico_base_url": "https://10.0.0.2/indico/events",
+            "indico_server_name": "10.0.0.2",
+            "zeo_listen_address": "10.0.0.2",
+            "zeo_allowed_sources": ["10.0.0.0/24", "fd00::/8"],
+            "indico_zeo_password": "long enough",
+        },
         {"web_trusted_proxies": ["10.0.0.1", "10.0.0.0/8", "2001:db8::/32"]},
         {"indico_admins": [ADMIN, {"login": "bruno", "state": "absent"}]},
         {"indico_conf": {"SmtpServer": ["localhost", 25], "SupportEmail": "a@b", "SmtpUseTLS": "yes"}},
