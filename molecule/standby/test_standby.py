@@ -249,8 +249,6 @@ def test_a_lost_primary_that_comes_back_does_not_serve(writer: Writer) -> None:
     assert "active" not in DB1.shell().run("systemctl is-active indico-zeo@main indico-zeo@rooms").stdout.split()
     refused = APP.play()
     assert "db1 holds main, rooms and was left behind by a failover" in refused.output
-    again = failover(to="db2")
-    assert [failure for failure in again.failures if failure.startswith("db2 lacks what db1 had half a minute ago (")] or again.changed == {}, again.failures
     writer.wait()
     before = last(DB1)
     writer.wait()
@@ -296,7 +294,7 @@ def test_back_to_where_it_was(writer: Writer) -> None:
 def test_a_primary_that_runs_gives_way_too() -> None:
     """As when the network between the two comes back after somebody promoted the standby."""
     claim = "/opt/indico/etc/zeo-primary.json"
-    DB2.run(f"cp -p {claim} /var/tmp/claim && sed -i 's/\"primary\": \"db1\"/\"primary\": \"db2\"/; s/\"generation\": /&9/' {claim}")
+    DB2.run(f'cp -p {claim} /var/tmp/claim && sed -i \'s/"primary": "db1"/"primary": "db2"/; s/"generation": /&9/\' {claim}')
     said = DB1.run_job("indico-zeo-watch.service")
     states = DB1.shell().run("systemctl is-active indico-zeo@main indico-zeo@rooms").stdout.split()
     DB2.run(f"cp -p /var/tmp/claim {claim}")

@@ -172,7 +172,7 @@ def main() -> None:
         try:
             settings = _zeo.read_settings(options["settings"])
         except _zeo.ZeoError as error:
-            module.exit_json(changed=False, servers=[], problems=[str(error)], summary=[])
+            module.exit_json(changed=False, servers=[], problems=[str(error)], summary=_zeo_info.summary([]))
         options["python"], servers = settings.python, settings.servers
     found = _zeo_info.info(options["python"], servers, time_limit=options["time_limit"])
     limits = _zeo_info.Limits(lock_warning_seconds=options["lock_seconds"], lock_critical_seconds=0, waiting=options["waiting"])

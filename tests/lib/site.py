@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -134,7 +135,16 @@ class Site:
         self._podman(*(["stop", "--time", "60"] if warn else ["kill"]))
 
     def power_on(self) -> None:
+        """Switch the host on and wait until it lets somebody in."""
         self._podman("start")
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection((self.variables["lab_address"], 22), 2).close()
+                return
+            except OSError:
+                assert time.monotonic() < deadline, f"{self.name} does not let anybody in"
+                time.sleep(0.5)
 
     def _podman(self, *verb: str) -> None:
         environment = dict(os.environ, CONTAINERS_CONF=str(CACHE / "lab/containers.conf"))

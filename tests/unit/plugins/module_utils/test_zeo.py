@@ -343,6 +343,17 @@ def test_the_module_wants_different_names(capsys: pytest.CaptureFixture[str]) ->
     assert result["msg"] == "Each of `servers` must have a name of its own."
 
 
+@NEWEST
+def test_the_module_with_the_settings_of_a_host(live: Live, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    live.make("commit(1, 500)")
+    with live.running():
+        result = run_module(capsys, settings=settings(live))
+    assert ([one["error"] for one in result["servers"]], result["problems"], result["summary"][:16]) == ([None], [], "main 0 clients, ")
+    none = run_module(capsys, settings=str(tmp_path / "none"))
+    assert (none["servers"], none["summary"]) == ([], "no servers")
+    assert none["problems"][0].startswith(f"The settings {tmp_path / 'none'} cannot be used: ")
+
+
 def test_scripts_run_without_roots_rights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert "--reuid=65534" in _zeo._words(None)
