@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from tests.lib.playbook import play
 from tests.lib.site import Site
 
 SITES = Site.read_all(Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "inventory")
@@ -45,10 +47,12 @@ def files(host: Site) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["bookworm1", "trixie1"])
-def test_another_release_is_refused_before_anything_is_changed(name: str) -> None:
+def test_another_release_is_refused_before_anything_is_changed(name: str, tmp_path: Path) -> None:
     host = SITES[name]
     before = files(host)
-    run = host.play("--limit", name)
+    (tmp_path / "group_vars").symlink_to((host.inventory / "group_vars").resolve())
+    (tmp_path / "hosts.yml").write_text(json.dumps({"indico": {"children": {"indico_zeo": {"hosts": {name: {"lab_address": host.variables["lab_address"]}}}}}}))
+    run = play(tmp_path)
     assert run.returncode != 0
     sentence = f"{name} runs Debian {VERSIONS[name]}; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package."
     assert [failure for failure in run.failures if sentence in failure], run.failures

@@ -13,6 +13,17 @@ from tests.lib.playbook import play
 NOWHERE = {"ansible_host": "192.0.2.1"}
 
 
+def test_failover_says_when_nobody_answers(tmp_path: Path) -> None:
+    hosts = {name: {"ansible_host": "127.0.0.1", "ansible_port": 1} for name in ("db1", "db2")}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"indico_zeo": {"hosts": hosts}}), encoding="utf-8")
+    run = play(tmp_path / "hosts.yml", playbook="playbooks/failover.yml", to="db2", confirm="indico")
+    assert run.returncode != 0
+    assert [failure for failure in run.failures if failure.startswith("None of db1, db2 and the hosts that run Indico can be reached.")], run.failures
+    limited = play(tmp_path / "hosts.yml", "--limit", "db2", playbook="playbooks/failover.yml", to="db2", confirm="indico")
+    assert limited.returncode != 0
+    assert [failure for failure in limited.failures if failure.startswith("Run this without --limit.")], limited.failures
+
+
 @pytest.mark.parametrize(
     ("groups", "variables", "sentence"),
     [
