@@ -27,12 +27,12 @@ def test_check_of_a_converged_host_predicts_nothing(site: Site) -> None:
 # In the order of the landscape's tasks.
 DRIFT = {
     "a mode changed": ("chmod 0777 {prefix}/etc", "/opt/indico/etc", "mode: 0777"),
-    "an owner changed": ("chown nobody {prefix}/db/main", "/opt/indico/db/main", "owner: nobody"),
     "a unit file edited": (
         "sed -i s/^RestartSec=1/RestartSec=99/ /etc/systemd/system/indico-zeo@.service",
         "/etc/systemd/system/indico-zeo@.service",
         "RestartSec=99",
     ),
+    "an owner changed": ("chown nobody {prefix}/db/main", "/opt/indico/db/main", "owner: nobody"),
     "a unit not enabled": ("systemctl disable indico-zeo@main", "indico-zeo@main.service", "at boot: disabled"),
     "a file edited": ("echo 'SanitizationLevel = 0' >> {prefix}/etc/indico.conf", "/opt/indico/etc/indico.conf", "SanitizationLevel = 0"),
     "the default site is back": (
