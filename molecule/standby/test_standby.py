@@ -45,6 +45,11 @@ def failback(host: str) -> Run:
     return APP.play(playbook="playbooks/failback.yml", confirm="indico", host=host)
 
 
+def refuses(run: Run, sentence: str) -> None:
+    """The run must have ended with a failure that begins with the sentence."""
+    assert run.returncode != 0 and [failure for failure in run.failures if failure.startswith(sentence)], run.output
+
+
 class Writer:
     """Somebody who writes to both databases without a pause, on the application's host."""
 
@@ -131,6 +136,7 @@ def test_lag_and_role_are_metrics(writer: Writer) -> None:
         metrics = host.run("cat /var/lib/indico-zeo.prom")
         for name in NAMES:
             assert f'indico_zeo_read_only{{instance_name="indico",storage="{name}"}} {read_only}' in metrics
+    assert set(json.loads(DB2.run("cat /opt/indico/db/following.json"))) == set(NAMES)
     rows = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line.startswith("indico_zeo_replication_lag_seconds{"))
     assert sorted(rows) == [f'indico_zeo_replication_lag_seconds{{instance_name="indico",storage="{name}"}}' for name in NAMES]
     assert all(0 <= float(value) < 5 for value in rows.values())
@@ -149,9 +155,40 @@ def test_a_failover_needs_its_confirmation_and_a_goal() -> None:
     refused = APP.play(playbook="playbooks/failover.yml", to="db2")
     assert [failure for failure in refused.failures if failure.endswith("To do it, run this again with -e confirm=indico")], refused.output
     unnamed = APP.play(playbook="playbooks/failover.yml", confirm="indico")
-    assert [failure for failure in unnamed.failures if failure.startswith("Name the host that is to be the primary: -e to=, one of db1, db2.")], unnamed.output
+    refuses(unnamed, "Name the host that is to be the primary: -e to=, one of db1, db2.")
     plan = APP.play("--check", playbook="playbooks/failover.yml", to="db2")
     assert (plan.returncode, plan.changed) == (0, {}), plan.output
+
+
+def test_a_standby_that_was_never_level_is_no_primary() -> None:
+    DB2.run("mv /opt/indico/db/following.json /var/tmp/")
+    refused = APP.play("--check", playbook="playbooks/failover.yml", to="db2", unplanned=True)
+    forced = APP.play("--check", playbook="playbooks/failover.yml", to="db2", unplanned=True, incomplete=True)
+    DB2.run("mv /var/tmp/following.json /opt/indico/db/")
+    sentence = "db2 may lack more than the last moments of main, rooms: it was never level with db1 there"
+    refuses(refused, sentence)
+    assert (forced.returncode, forced.changed) == (0, {}), forced.output
+
+
+def test_a_host_that_is_broken_counts_as_one_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its SSH answers, and nothing works there: it is not left out without a word."""
+    monkeypatch.delenv("ANSIBLE_STRATEGY")  # for Mitogen it is a host that cannot be reached
+    DB1.run("chmod -x /usr/bin/python3.9")
+    try:
+        refused = failover(to="db2")
+    finally:
+        DB1.run("chmod +x /usr/bin/python3.9")
+    refuses(refused, "db1 does not answer. If it is lost, run this again with -e unplanned=true")
+
+
+def test_an_older_decision_does_not_replace_a_newer_one() -> None:
+    """As when site.yml read who is the primary, and a failover decided anew before it wrote that."""
+    claim = "/opt/indico/etc/zeo-primary.json"
+    DB2.run(f'cp -p {claim} /var/tmp/claim && sed -i \'s/"primary": "db1"/"primary": "db2"/; s/"generation": /&9/\' {claim}')
+    run = APP.play("--start-at-task", "Follow the primary", site_claim=json.loads(DB1.run(f"cat {claim}")))
+    DB2.run(f"cp -p /var/tmp/claim {claim}")
+    sentence = "this host knows that db2 is the primary, generation 9"
+    assert [failure for failure in run.failures if sentence in failure], run.failures
 
 
 def test_backups_and_packs_on_both_hosts(writer: Writer) -> None:
@@ -221,9 +258,7 @@ def test_power_off_and_unplanned_failover(writer: Writer, capsys: pytest.Capture
     off = time.time()
     DB1.power_off()
     refused = failover(to="db2")
-    assert [failure for failure in refused.failures if failure.startswith("db1 cannot be reached. If it is lost, run this again with -e unplanned=true")], (
-        refused.output
-    )
+    refuses(refused, "db1 does not answer. If it is lost, run this again with -e unplanned=true")
     begun = time.time()
     run = failover(to="db2", unplanned=True)
     assert run.returncode == 0, run.failures
@@ -270,7 +305,7 @@ def test_failback_sets_aside_what_was_never_replicated() -> None:
     run = failback("db1")
     assert run.returncode == 0, run.failures
     wait_until_equal(120)
-    assert DB1.shell().file(f"/opt/indico/db/main.apart-{generation()}/Data.fs").exists
+    assert [line for line in DB1.run("ls /opt/indico/db/main.apart-*").splitlines() if line == "Data.fs"]
     refused = failback("db2")
     assert [failure for failure in refused.failures if failure == "db2 is the primary; there is nothing to bring back."], refused.output
 
@@ -316,8 +351,20 @@ def test_a_standby_does_not_follow_another_history() -> None:
     DB1.run(f"cp -p {path} /var/tmp/older.fs")
     APP.run(commit)
     wait_until_equal()
-    DB1.run(f"systemctl stop indico-zeo@rooms && cp -p /var/tmp/older.fs {path} && rm {path}.index && systemctl start indico-zeo@rooms")
+    DB1.run(f"systemctl stop indico-zeo@rooms && cp -p /var/tmp/older.fs {path} && rm {path}.index && systemctl start --no-block indico-zeo@rooms")
+    # The standby ends later, so the primary does not serve what was set back.
+    deadline = time.monotonic() + 60
+    while "db2 holds newer transactions than db1, which is the primary (rooms: 20" not in DB1.run("journalctl --unit indico-zeo@rooms -n 20 --output cat"):
+        assert time.monotonic() < deadline, DB1.run("journalctl --unit indico-zeo@rooms -n 20")
+        time.sleep(1)
+    refused = APP.play()
+    refuses(refused, f"db1 is the primary, generation {generation()}, but ends before the other one in rooms: it was set back")
+    refused = failback("db2")
+    refuses(refused, "db2 holds newer transactions of rooms than db1, which is the primary")
+    # A standby that is silent then cannot be asked.
+    DB2.run("systemctl stop indico-zeo-claim.socket")
     before = last(DB2)
+    DB1.wait_for_unit("indico-zeo@rooms")
     APP.run(commit)
     deadline = time.monotonic() + 30
     while "is not one of this database: the standby has a history of its own and must not follow" not in DB1.run("tail -100 /opt/indico/log/zeo/rooms.log"):
@@ -325,8 +372,28 @@ def test_a_standby_does_not_follow_another_history() -> None:
         time.sleep(1)
     assert last(DB2) == before
     refused = failover(to="db2")
-    assert [failure for failure in refused.failures if failure.startswith("db2 lacks what db1 had half a minute ago (rooms).")], refused.failures
+    refuses(refused, "db2 lacks what db1 had half a minute ago (rooms).")
+    DB2.run("systemctl start indico-zeo-claim.socket")
     run = failback("db2")
     assert run.returncode == 0, run.failures
     wait_until_equal()
-    assert DB2.shell().file(f"/opt/indico/db/rooms.apart-{generation()}/Data.fs").exists
+    assert [line for line in DB2.run("ls /opt/indico/db/rooms.apart-*").splitlines() if line == "Data.fs"]
+
+
+def test_a_primary_made_anew_does_not_empty_its_standby() -> None:
+    """Its disk was replaced and the host set up again: it knows nothing, and the standby is the only copy."""
+    missing = lost()
+    DB1.run("systemctl stop indico-zeo@main indico-zeo@rooms && mv /opt/indico/db /var/tmp/db && mv /opt/indico/etc/zeo-primary.json /var/tmp/")
+    refused = APP.play()
+    refuses(refused, f"db1 is the primary, generation {generation()}, but ends before the other one in main, rooms: it was set back")
+    back = failback("db2")
+    refuses(back, "db2 holds newer transactions of main, rooms than db1, which is the primary")
+    DB2.run_job("indico-zeo-watch.service")
+    run = failover(to="db2", unplanned=True)
+    assert run.returncode == 0, run.failures
+    APP.browser().wait("/")
+    # An empty host needs no failback: site.yml installs it, and it fills.
+    again = APP.play()
+    assert again.returncode == 0, again.failures
+    wait_until_equal(90)
+    assert lost() == missing

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import TextIO
 
@@ -38,8 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("check", help="one line and an exit code for monitoring", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for one in dataclasses.fields(Limits):
         check.add_argument(f"--{one.name.replace('_', '-')}", type=float, default=one.default, help="0 asks nothing")
-    verbs.add_parser("metrics", help="write the metrics file, if the settings name one")
-    verbs.add_parser("watch", help="stop servers that another host took over from, and write the metrics file")
+    verbs.add_parser("metrics", help="write the metrics file, if the settings name one, and note how a standby follows")
+    verbs.add_parser("watch", help="stop servers that another host took over from, then as metrics")
+    verbs.add_parser("claim", help="what this host tells the other one: who is the primary, and its newest transactions, as JSON")
     verbs.add_parser("may-start", help="whether the servers of this host may run, as an exit code")
     return parser
 
@@ -58,12 +60,16 @@ def _check(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _metrics(settings: Settings, options: argparse.Namespace) -> int:
-    if not settings.metrics:
+    if not settings.metrics and not settings.peers:
         return 0
     found = _zeo_info.info(settings.python, settings.servers, time_limit=settings.time_limit)
     lags = _lags(settings, found, options.settings) if settings.peers else {}
-    _repository.replace(settings.metrics, _zeo_info.metrics(settings.instance, found, lags).encode())
-    os.chmod(settings.metrics, 0o644)
+    if settings.peers:
+        noted = _zeo_standby.read_settings(options.settings).following
+        _zeo_standby.note_following(noted, {name: seconds for name, (_transactions, seconds) in lags.items()}, time.time())
+    if settings.metrics:
+        _repository.replace(settings.metrics, _zeo_info.metrics(settings.instance, found, lags).encode())
+        os.chmod(settings.metrics, 0o644)
     return 0
 
 
@@ -100,6 +106,11 @@ def _watch(settings: Settings, options: argparse.Namespace) -> int:
     return _metrics(settings, options)
 
 
+def _claim(_settings: Settings, options: argparse.Namespace) -> int:
+    _say(json.dumps(_zeo_standby.tell(_zeo_standby.read_settings(options.settings))))
+    return 0
+
+
 def _may_start(settings: Settings, options: argparse.Namespace) -> int:
     refusal = _zeo_standby.may_start(_zeo_standby.read_settings(options.settings)).refusal if settings.peers else ""
     if refusal:
@@ -108,7 +119,7 @@ def _may_start(settings: Settings, options: argparse.Namespace) -> int:
 
 
 _Verb = Callable[[Settings, argparse.Namespace], int]
-_VERBS: dict[str, _Verb] = {"status": _status, "check": _check, "metrics": _metrics, "watch": _watch, "may-start": _may_start}
+_VERBS: dict[str, _Verb] = {"status": _status, "check": _check, "metrics": _metrics, "watch": _watch, "claim": _claim, "may-start": _may_start}
 
 
 def _say(line: str, stream: TextIO | None = None) -> None:

@@ -4,11 +4,15 @@
 
 Each host keeps a claim: who is the primary, and the generation of that decision. A failover writes the next generation. A host whose
 claim names it the primary asks the other one before its servers start, and each minute: where a newer claim is known, it does not serve.
-So a primary that was lost and comes back cannot take in transactions that nobody else has.
+So a primary that was lost and comes back cannot take in transactions that nobody else has. Before they start it also compares what both
+hold: a primary that ends before its standby was set back to an older state, and does not serve either.
+
+The standby notes each minute whether it holds all that the primary has, so that nobody takes one that is still being filled for a whole one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -18,9 +22,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _filestorage
+from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _repository
 
 CLAIM = "zeo-primary.json"  # beside zeo.json
+FOLLOWING = "following.json"  # beside the directories of the databases
+LEVEL = 5.0  # seconds behind the primary at which a standby counts as level with it: one transaction is always on its way
+_TOLERANCE = 180.0  # seconds for which a standby may have been behind while its primary answered
 _LARGEST = 4096  # bytes of a claim
 _PATIENCE = 60.0  # seconds that a host which has just booted waits for the other one
 _SLOWLY = 9.0  # seconds
@@ -46,13 +53,26 @@ class Claim:
 
 @dataclass(frozen=True)
 class Settings:
-    """What role zeo says of a host: its name, the addresses of the others by name, the port at which they tell their claims, and where its own lies."""
+    """What role zeo says of a host: its name, the addresses of the others by name, the port at which they tell their claims, and where its own lies.
+
+    databases are the paths of the Data.fs by storage, following is where a standby notes how it follows.
+    """
 
     instance: str
     host: str
     peers: dict[str, str]
     claim_port: int
     claim: str
+    following: str
+    databases: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a host tells of itself: its claim, and the newest tid (16 hexadecimal digits) of each storage that has one."""
+
+    claim: Claim
+    newest: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,11 +83,12 @@ class Judgement:
     silent: list[str] = field(default_factory=list)
 
 
-def parse(text: str, whose: str) -> Claim:
-    """Return the claim that a text spells. Raises StandbyError naming whose it is."""
+def parse(text: str, whose: str) -> Standing:
+    """Return what a text says of a host: a claim, with the newest tids of its storages or without. Raises StandbyError naming whose it is."""
     try:
         data = json.loads(text)
-        return Claim(int(data["generation"]), str(data["primary"]), str(data.get("since", "")))
+        claim = Claim(int(data["generation"]), str(data["primary"]), str(data.get("since", "")))
+        return Standing(claim, {str(name): str(tid) for name, tid in data.get("newest", {}).items()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StandbyError(f"{whose} is no claim of a primary ({error!r}): {text[:80]!r}.") from error
 
@@ -76,7 +97,7 @@ def read_claim(path: str) -> Claim:
     """Return the claim that lies at path, the empty one when none does. Raises StandbyError."""
     try:
         with open(path, encoding="utf-8") as stream:
-            return parse(stream.read(_LARGEST), path)
+            return parse(stream.read(_LARGEST), path).claim
     except FileNotFoundError:
         return Claim()
     except (OSError, UnicodeDecodeError) as error:
@@ -89,13 +110,30 @@ def read_settings(path: str) -> Settings:
         with open(path, encoding="utf-8") as stream:
             data = json.load(stream)
         claim = os.path.join(os.path.dirname(path), CLAIM)
-        return Settings(data["instance"], data["host"], dict(data["peers"]), int(data["claim_port"]), claim)
+        databases = {one["name"]: one["database"] for one in data["servers"]}
+        return Settings(data["instance"], data["host"], dict(data["peers"]), int(data["claim_port"]), claim, data["following"], databases)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StandbyError(f"The settings {path} cannot be read: {error!r}.") from error
 
 
-def ask(address: str, port: int, timeout: float = 2) -> Claim | None:
-    """Return the claim of the host at address, None when it does not answer within timeout (seconds). Raises StandbyError for an answer that is none."""
+def tell(settings: Settings) -> dict[str, Any]:
+    """Return what this host tells the others, as parse reads it. Raises StandbyError."""
+    return {**read_claim(settings.claim).data(), "newest": newest(settings.databases)}
+
+
+def newest(paths: Mapping[str, str]) -> dict[str, str]:
+    """Return the newest tid of each database, by storage. One that has none, or that cannot be read, is left out."""
+    found = {}
+    for name, path in paths.items():
+        with contextlib.suppress(OSError, _filestorage.FileStorageError):
+            last = _filestorage.last_transaction(path)
+            if last:
+                found[name] = last.tid
+    return found
+
+
+def ask(address: str, port: int, timeout: float = 5) -> Standing | None:
+    """Return what the host at address tells, None when it does not answer within timeout (seconds). Raises StandbyError for an answer that is none."""
     answer = b""
     try:
         with socket.create_connection((address, port), timeout) as connection:
@@ -106,21 +144,45 @@ def ask(address: str, port: int, timeout: float = 2) -> Claim | None:
     return parse(answer.decode(errors="replace"), f"What {address}:{port} says") if answer else None
 
 
-def judge(host: str, own: Claim, others: Mapping[str, Claim | None]) -> Judgement:
-    """Return whether this host's servers may run, given its own claim and those of the others (None for a host that is silent)."""
-    silent = [name for name, claim in others.items() if claim is None]
-    if own.primary != host:
+def judge(host: str, own: Standing, others: Mapping[str, Standing | None]) -> Judgement:
+    """Return whether this host's servers may run, given its own standing and those of the others (None for a host that is silent)."""
+    silent = [name for name, other in others.items() if other is None]
+    if own.claim.primary != host:
         return Judgement(silent=silent)  # a standby takes nothing in
-    for name, claim in others.items():
-        if claim and claim.primary != host and claim.generation >= own.generation:
+    for name, other in others.items():
+        claim = other.claim if other else Claim()
+        if other and claim.primary != host and claim.generation >= own.claim.generation:
             since = f" since {claim.since}" if claim.since else ""
             return Judgement(
-                f"{name} says that {claim.primary} is the primary (generation {claim.generation}{since}), and {host} is of generation {own.generation}:"
-                f" it does not serve. What it holds may lack transactions of {claim.primary}, and have some that {claim.primary} lacks; playbooks/failback.yml"
-                " brings it back.",
+                f"{name} says that {claim.primary} is the primary (generation {claim.generation}{since}), and {host} is of generation"
+                f" {own.claim.generation}: it does not serve. What it holds may lack transactions of {claim.primary}, and have some that {claim.primary} lacks;"
+                " playbooks/failback.yml brings it back.",
                 silent,
             )
     return Judgement(silent=silent)
+
+
+def compare(host: str, own: Standing, others: Mapping[str, Standing | None]) -> str:
+    """Return why a primary must not start: a host that follows it ends later. Nothing when none does.
+
+    What own holds has to be read after the others told theirs, or what was committed in between looks like something that this host lacks.
+    A host of an older generation was left behind by a failover, and what only that one has was given up then.
+    """
+    for name, other in others.items():
+        follows = other and other.claim.generation >= own.claim.generation
+        later = {storage: tid for storage, tid in (other.newest if other and follows else {}).items() if tid > own.newest.get(storage, "")}
+        if later:
+            shown = ", ".join(f"{storage}: {_moment(tid)}, here {_moment(own.newest.get(storage, ''))}" for storage, tid in later.items())
+            return (
+                f"{name} holds newer transactions than {host}, which is the primary ({shown}). The databases here were set back to an older state, so they are"
+                f" not served. If {name} is right, playbooks/failover.yml -e to={name} -e unplanned=true makes it the primary. If {host} is right,"
+                f" playbooks/failback.yml -e host={name} -e discard={name} sets aside what {name} holds."
+            )
+    return ""
+
+
+def _moment(tid: str) -> str:
+    return _filestorage.time_of(bytes.fromhex(tid)).strftime("%Y-%m-%dT%H:%M:%SZ") if tid else "nothing"
 
 
 def may_start(settings: Settings) -> Judgement:
@@ -128,43 +190,90 @@ def may_start(settings: Settings) -> Judgement:
 
     systemd asks again one second after a refusal, so that is given slowly.
     """
-    own = read_claim(settings.claim)
+    own = Standing(read_claim(settings.claim))
     deadline = time.monotonic() + (_PATIENCE if time.clock_gettime(time.CLOCK_BOOTTIME) < _BOOT else 0)
     while True:
-        judgement = judge(settings.host, own, {name: ask(address, settings.claim_port) for name, address in settings.peers.items()})
+        others = _ask_all(settings)
+        judgement = judge(settings.host, own, others)
+        if not judgement.refusal and own.claim.primary == settings.host:
+            judgement.refusal = compare(settings.host, Standing(own.claim, newest(settings.databases)), others)
         if judgement.refusal:
             time.sleep(_SLOWLY)
             return judgement
-        if not judgement.silent or own.primary != settings.host or time.monotonic() >= deadline:
+        if not judgement.silent or own.claim.primary != settings.host or time.monotonic() >= deadline:
             return judgement
         time.sleep(1)
 
 
+def _ask_all(settings: Settings) -> dict[str, Standing | None]:
+    return {name: ask(address, settings.claim_port) for name, address in settings.peers.items()}
+
+
 def fence(settings: Settings) -> str:
     """Stop the servers of this host when they must not run. Return why, or nothing when all is well."""
-    own = read_claim(settings.claim)
-    judgement = judge(settings.host, own, {name: ask(address, settings.claim_port) for name, address in settings.peers.items()})
+    judgement = judge(settings.host, Standing(read_claim(settings.claim)), _ask_all(settings))
     if judgement.refusal:
         subprocess.run(["systemctl", "stop", f"{settings.instance}-zeo@*.service"], check=True)
     return judgement.refusal
 
 
+def read_following(path: str) -> dict[str, dict[str, float]]:
+    """Return, by storage, when the primary last answered this standby, and when the two were level (seconds since the epoch). Nothing noted is no storage."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            data = json.load(stream)
+        return {str(name): {str(key): float(moment) for key, moment in one.items()} for name, one in data.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise StandbyError(f"What this host noted of its primary in {path} cannot be read: {error!r}.") from error
+
+
+def note_following(path: str, lags: Mapping[str, float], now: float) -> None:
+    """Note how far this standby is behind each storage that the primary answered for: lags in seconds, now in seconds since the epoch. Atomic."""
+    noted = read_following(path)
+    for name, behind in lags.items():
+        noted[name] = {**noted.get(name, {}), "answered": now, **({"level": now} if behind <= LEVEL else {})}
+    if lags:
+        _repository.replace(path, json.dumps(noted, sort_keys=True).encode())
+
+
+def incomplete(found: list[dict[str, Any]], following: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the storages of a standby that may lack more than the last moments: empty, unreadable, being filled, or left behind.
+
+    found is what databases returned, following what read_following did.
+    """
+    return [
+        one["name"]
+        for one in found
+        if not one["last_transaction"]
+        or one["error"]
+        or "level" not in following.get(one["name"], {})
+        or following[one["name"]]["answered"] - following[one["name"]]["level"] > _TOLERANCE
+    ]
+
+
 def databases(prefix: str, names: list[str], contains: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return, for each storage below prefix: name, path, bytes, last_transaction (None without one), and error (None when it could be read).
 
-    contains maps storages to a tid (16 hexadecimal digits); known then says whether the file has that transaction, None when it was not asked for.
+    contains maps storages to a tid (16 hexadecimal digits); known then says whether the file has that transaction, and behind whether it ends before it.
+    Both are None when it was not asked for.
     A server may be writing. Reads only.
     """
     found = []
     for name in names:
         path = os.path.join(prefix, "db", name, "Data.fs")
-        one: dict[str, Any] = {"name": name, "path": path, "bytes": 0, "last_transaction": None, "known": None, "error": None}
+        one: dict[str, Any] = {"name": name, "path": path, "bytes": 0, "last_transaction": None, "known": None, "behind": None, "error": None}
+        wanted = contains.get(name)
+        if wanted:
+            one["behind"] = True
         try:
             one["bytes"] = os.stat(path).st_size
             last = _filestorage.last_transaction(path)
             one["last_transaction"] = last and last.data()
-            if contains.get(name):
-                one["known"] = has(path, contains[name])
+            if wanted:
+                one["behind"] = last is None or last.tid < wanted
+                one["known"] = has(path, wanted)
         except (OSError, _filestorage.FileStorageError) as error:
             one["error"] = str(error)
         found.append(one)

@@ -63,7 +63,7 @@ claim:
   returned: success
   sample: {generation: 2, primary: db2, since: "2026-11-26T03:12:09Z"}
 databases:
-  description: Each storage, with its newest transaction, or null in its place when it has none; known is null when nothing was looked for.
+  description: Each storage, with its newest transaction, or null in its place when it has none; known and behind are null when nothing was looked for.
   type: list
   elements: dict
   returned: success
@@ -73,7 +73,22 @@ databases:
       bytes: 1048576
       last_transaction: {tid: 03f9d0a41c3b5d55, time: "2026-11-26T03:12:05Z", user: "", description: /event/create}
       known: true
+      behind: false
       error:
+behind:
+  description: The storages that end before what O(contains) names, or that cannot be read.
+  type: list
+  elements: str
+  returned: success
+  sample: []
+incomplete:
+  description:
+    - The storages of a standby that may lack more than the last moments, as one that is being filled.
+    - A host notes each minute whether it is level with its primary; a primary notes nothing, so this says nothing of one.
+  type: list
+  elements: str
+  returned: success
+  sample: []
 missing:
   description: The storages that lack what O(contains) names, when O(wait) had passed.
   type: list
@@ -103,6 +118,7 @@ def main() -> None:
     deadline = time.monotonic() + module.params["wait"]
     try:
         claim = _zeo_standby.read_claim(os.path.join(prefix, "etc", _zeo_standby.CLAIM))
+        following = _zeo_standby.read_following(os.path.join(prefix, "db", _zeo_standby.FOLLOWING))
     except _zeo_standby.StandbyError as error:
         module.fail_json(msg=str(error))
     while True:
@@ -111,7 +127,8 @@ def main() -> None:
         if not missing or time.monotonic() >= deadline:
             break
         time.sleep(0.2)
-    module.exit_json(changed=False, claim=claim.data(), databases=found, missing=missing)
+    behind = [one["name"] for one in found if one["behind"]]
+    module.exit_json(changed=False, claim=claim.data(), databases=found, missing=missing, behind=behind, incomplete=_zeo_standby.incomplete(found, following))
 
 
 if __name__ == "__main__":
