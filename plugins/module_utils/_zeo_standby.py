@@ -122,13 +122,19 @@ def tell(settings: Settings) -> dict[str, Any]:
 
 
 def newest(paths: Mapping[str, str]) -> dict[str, str]:
-    """Return the newest tid of each database, by storage. One that has none, or that cannot be read, is left out."""
+    """Return the newest tid of each database, by storage. One that is not there, holds nothing or is damaged is left out.
+
+    One that this process may not read is no such case: StandbyError is raised, since a host that seems to be empty stops no primary.
+    """
     found = {}
     for name, path in paths.items():
-        with contextlib.suppress(OSError, _filestorage.FileStorageError):
-            last = _filestorage.last_transaction(path)
-            if last:
-                found[name] = last.tid
+        try:
+            with contextlib.suppress(FileNotFoundError, _filestorage.FileStorageError):
+                last = _filestorage.last_transaction(path)
+                if last:
+                    found[name] = last.tid
+        except OSError as error:
+            raise StandbyError(f"The database {path} cannot be read: {error}.") from error
     return found
 
 

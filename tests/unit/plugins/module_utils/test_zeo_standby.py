@@ -180,6 +180,13 @@ def test_may_start_compares_what_the_hosts_hold(tmp_path: Path, monkeypatch: pyt
         assert "which is the primary (main: 20" in _zeo_standby.may_start(replace(settings, claim_port=port)).refusal
 
 
+def test_a_host_that_may_not_read_its_database_does_not_seem_empty(tmp_path: Path) -> None:
+    (tmp_path / "damaged.fs").write_bytes(b"no FileStorage")
+    assert _zeo_standby.newest({"main": str(tmp_path / "damaged.fs"), "rooms": str(tmp_path / "none")}) == {}
+    with pytest.raises(StandbyError, match=rf"The database {tmp_path} cannot be read: .*directory"):
+        _zeo_standby.newest({"main": str(tmp_path)})
+
+
 def test_a_standby_that_was_never_level_is_incomplete(tmp_path: Path) -> None:
     path = str(tmp_path / "following.json")
     held = [{"name": name, "last_transaction": {"tid": OLDER}, "error": None} for name in ("main", "rooms")]
