@@ -383,12 +383,12 @@ def test_a_standby_does_not_follow_another_history() -> None:
 def test_a_primary_made_anew_does_not_empty_its_standby() -> None:
     """Its disk was replaced and the host set up again: it knows nothing, and the standby is the only copy."""
     missing = lost()
+    DB2.run_job("indico-zeo-watch.service")  # notes that it is level, as it does each minute
     DB1.run("systemctl stop indico-zeo@main indico-zeo@rooms && mv /opt/indico/db /var/tmp/db && mv /opt/indico/etc/zeo-primary.json /var/tmp/")
     refused = APP.play()
     refuses(refused, f"db1 is the primary, generation {generation()}, but ends before the other one in main, rooms: it was set back")
     back = failback("db2")
     refuses(back, "db2 holds newer transactions of main, rooms than db1, which is the primary")
-    DB2.run_job("indico-zeo-watch.service")
     run = failover(to="db2", unplanned=True)
     assert run.returncode == 0, run.failures
     APP.browser().wait("/")
