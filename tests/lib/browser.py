@@ -96,16 +96,19 @@ class Browser:
         assert match, f"creating an event answered {answer.status_code}: {answer.text[:2000]}"
         return match.group(1)
 
-    def wait(self, path: str = "/", seconds: float = 60) -> float:
-        """Ask for a page until it answers 200. Return the seconds that took; fail with the last answer."""
-        start, last = time.monotonic(), "no answer"
+    def wait(self, path: str = "/", seconds: float = 60, in_a_row: int = 1) -> float:
+        """Ask for a page until it answers 200, so many times in a row. Return the seconds that took; fail with the last answer that was another one."""
+        start, last, well = time.monotonic(), "no answer", 0
         while time.monotonic() - start < seconds:
             try:
                 page = self.get(path)
-                if page.status_code == 200:
+                well = well + 1 if page.status_code == 200 else 0
+                if well == in_a_row:
                     return time.monotonic() - start
+                if well:
+                    continue
                 last = f"{page.status_code} {page.text[:200]}"
             except requests.RequestException as error:
-                last = str(error)
+                last, well = str(error), 0
             time.sleep(0.2)
         raise AssertionError(f"{self.base_url}{path} did not answer within {seconds} s, last: {last}")
