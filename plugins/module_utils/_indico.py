@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Runs a short Python 2.7 script inside an Indico release, as the service user.
 
-A script finds the dictionary arguments and gives its result to answer(). It calls connect() to open the database.
+A script finds the dictionary arguments and gives its result to answer(). It calls connect() to open the database, and transact() to write.
 Its input, secrets among it, comes on standard input; Indico's own output goes to standard error.
 """
 
@@ -12,7 +12,13 @@ import json
 import os
 import pwd
 import subprocess
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+# What every module says of the release whose code it runs; doc fragment release describes it.
+OPTIONS: dict[str, dict[str, Any]] = {"current": {"type": "path", "default": "/opt/indico/current"}, "user": {"type": "str", "default": "indico"}}
 
 _PREAMBLE = r"""
 # -*- coding: utf-8 -*-
@@ -61,6 +67,24 @@ def connect():
     manager = DBMgr.getInstance()
     manager.startRequest()
     return manager
+def transact(note, work):
+    'Answer with what work() returns, in one transaction, begun again when another writer was faster. Nothing is written in a check, or without steps.'
+    import transaction
+    from indico.core.db import DBMgr
+    from ZODB.POSException import ConflictError
+    for _attempt in range(5):
+        result = work()
+        if arguments['check'] or not result['steps']:
+            transaction.abort()
+            answer(**result)
+        transaction.get().note(note)
+        try:
+            transaction.commit()
+            answer(**result)
+        except ConflictError:
+            transaction.abort()
+            DBMgr.getInstance().sync()
+    answer(refused='The database was too busy: five attempts to write met other writers.')
 """
 
 
@@ -111,3 +135,32 @@ def run(script: str, arguments: dict[str, Any], *, current: str, user: str, temp
     if "unreachable" in result:
         raise Unreachable(f"{result['unreachable']}. Is the unit of the storage main running?")
     return result
+
+
+def ask(module: AnsibleModule, script: str, what: str, arguments: dict[str, Any], timeout: float = 120) -> dict[str, Any]:
+    """Run a script for a module that writes and return its answer, which has steps: what differs, a line each.
+
+    The script gets arguments and check, whether it must not write. what names what it looks at, for a sentence. In check mode a host without a release
+    has one step, and of a database that is stopped a warning says that nothing can be seen. Anything else that goes wrong fails the module.
+    """
+    current, user = module.params["current"], module.params["user"]
+    if module.check_mode and not installed(current):
+        return {"steps": [f"all of it: there is no configured release at {current} yet"]}
+    patience = 3 if module.check_mode else 60
+    try:
+        result = run(script, dict(arguments, check=module.check_mode), current=current, user=user, patience=patience, timeout=timeout)
+    except Unreachable as error:
+        if not module.check_mode:
+            module.fail_json(msg=str(error))
+        module.warn(f"{what} cannot be seen now: {error}")
+        return {"steps": []}
+    except IndicoError as error:
+        module.fail_json(msg=str(error))
+    if "refused" in result:
+        module.fail_json(msg=result["refused"])
+    return result
+
+
+def diff(steps: list[str], what: str) -> dict[str, str]:
+    """Return the steps as Ansible shows a difference."""
+    return {"before": "", "after": "".join(step + "\n" for step in steps), "before_header": what, "after_header": what}

@@ -5,9 +5,7 @@
 from __future__ import annotations
 
 SCRIPT = r"""
-manager = connect()
-import transaction
-from ZODB.POSException import ConflictError
+connect()
 from MaKaC.authentication.AuthenticationMgr import AuthenticatorMgr
 from MaKaC.common.info import HelperMaKaCInfo
 from MaKaC.user import Avatar, AvatarHolder, LoginInfo
@@ -81,20 +79,13 @@ def act(avatar, identity, info):
         avatar.activateAccount(checkPending=False)
     info.getAdminList().grant(avatar)
 
-for attempt in range(5):
+def work():
     info = HelperMaKaCInfo.getMaKaCInfoInstance()
     avatar, identity = find()
     steps = decide(avatar, identity, info.getAdminList().getList())
-    if arguments['check'] or not steps:
-        transaction.abort()
-        answer(steps=steps)
-    act(avatar, identity, info)
-    transaction.get().note('confops.indico.indico_admin %s' % arguments['login'])
-    try:
-        transaction.commit()
-        answer(steps=steps)
-    except ConflictError:
-        transaction.abort()
-        manager.sync()
-answer(refused='The database was too busy: five attempts to write met other writers.')
+    if steps and not arguments['check']:
+        act(avatar, identity, info)
+    return {'steps': steps}
+
+transact('confops.indico.indico_admin %s' % arguments['login'], work)
 """

@@ -5,9 +5,7 @@
 from __future__ import annotations
 
 SCRIPT = r"""
-manager = connect()
-import transaction
-from ZODB.POSException import ConflictError
+connect()
 from MaKaC.common.info import HelperMaKaCInfo
 
 # A getter of 1.2.2 writes its default where nothing was set, so the attributes are read.
@@ -19,23 +17,16 @@ declared = {'username': conf.getDBUserName(), 'password': conf.getDBPassword(), 
 declared.update((name, value) for name, value in arguments.items() if value is not None)
 declared['address'] = (declared['host'], declared['port'])
 
-for attempt in range(5):
+def work():
     info = HelperMaKaCInfo.getMaKaCInfoInstance()
     present = dict((name, getattr(info, attribute, default)) for name, attribute, _method, default in FIELDS)
     differing = [(name, method) for name, _attribute, method, _default in FIELDS if present[name] != declared[name]]
     steps = ['%s: %s' % (name, 'differs' if name == 'password' else '%s -> %s' % tuple(
         '%s:%s' % value if isinstance(value, tuple) else value or 'none' for value in (present[name], declared[name]))) for name, _method in differing]
-    if arguments['check'] or not steps:
-        transaction.abort()
-        answer(steps=steps, active=bool(getattr(info, '_roomBookingModuleActive', False)))
-    for name, method in differing:
-        getattr(info, 'setRoomBooking' + method)(declared[name])
-    transaction.get().note('confops.indico.indico_room_booking')
-    try:
-        transaction.commit()
-        answer(steps=steps, active=bool(getattr(info, '_roomBookingModuleActive', False)))
-    except ConflictError:
-        transaction.abort()
-        manager.sync()
-answer(refused='The database was too busy: five attempts to write met other writers.')
+    if not arguments['check']:
+        for name, method in differing:
+            getattr(info, 'setRoomBooking' + method)(declared[name])
+    return {'steps': steps, 'active': bool(getattr(info, '_roomBookingModuleActive', False))}
+
+transact('confops.indico.indico_room_booking', work)
 """

@@ -37,14 +37,7 @@ options:
     type: str
     choices: [present, absent]
     default: present
-  current:
-    description: Path of the release that runs.
-    type: path
-    default: /opt/indico/current
-  user:
-    description: User that runs Indico.
-    type: str
-    default: indico
+extends_documentation_fragment: confops.indico.release
 attributes:
   check_mode:
     support: full
@@ -94,32 +87,13 @@ def main() -> None:
             "first_name": {"type": "str"},
             "family_name": {"type": "str"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "current": {"type": "path", "default": "/opt/indico/current"},
-            "user": {"type": "str", "default": "indico"},
+            **_indico.OPTIONS,
         },
         supports_check_mode=True,
     )
-    options = dict(module.params)
-    current, user = options.pop("current"), options.pop("user")
-    if module.check_mode and not _indico.installed(current):
-        steps = [f"all of it: there is no configured release at {current} yet"]
-    else:
-        try:
-            result = _indico.run(
-                _indico_admin.SCRIPT, dict(options, check=module.check_mode), current=current, user=user, patience=3 if module.check_mode else 60
-            )
-        except _indico.Unreachable as error:
-            if not module.check_mode:
-                module.fail_json(msg=str(error))
-            module.warn(f"Whether {options['login']} is as declared cannot be seen now: {error}")
-            result = {"steps": []}
-        except _indico.IndicoError as error:
-            module.fail_json(msg=str(error))
-        if "refused" in result:
-            module.fail_json(msg=result["refused"])
-        steps = result["steps"]
-    diff = {"before": "", "after": "".join(step + "\n" for step in steps), "before_header": options["login"], "after_header": options["login"]}
-    module.exit_json(changed=bool(steps), steps=steps, diff=diff)
+    options = {name: value for name, value in module.params.items() if name not in _indico.OPTIONS}
+    steps = _indico.ask(module, _indico_admin.SCRIPT, f"Whether {options['login']} is as declared", options)["steps"]
+    module.exit_json(changed=bool(steps), steps=steps, diff=_indico.diff(steps, options["login"]))
 
 
 if __name__ == "__main__":

@@ -32,14 +32,7 @@ options:
   realm:
     description: Realm of the login.
     type: str
-  current:
-    description: Path of the release that runs.
-    type: path
-    default: /opt/indico/current
-  user:
-    description: User that runs Indico.
-    type: str
-    default: indico
+extends_documentation_fragment: confops.indico.release
 attributes:
   check_mode:
     support: full
@@ -72,8 +65,6 @@ active:
   sample: true
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_room_booking
 
@@ -86,29 +77,14 @@ def main() -> None:
             "username": {"type": "str"},
             "password": {"type": "str", "no_log": True},
             "realm": {"type": "str"},
-            "current": {"type": "path", "default": "/opt/indico/current"},
-            "user": {"type": "str", "default": "indico"},
+            **_indico.OPTIONS,
         },
         supports_check_mode=True,
     )
-    options = dict(module.params)
-    current, user = options.pop("current"), options.pop("user")
-    result: dict[str, Any] = {"steps": [f"all of it: there is no configured release at {current} yet"], "active": None}
-    if not module.check_mode or _indico.installed(current):
-        try:
-            patience = 3 if module.check_mode else 60
-            result = _indico.run(_indico_room_booking.SCRIPT, dict(options, check=module.check_mode), current=current, user=user, patience=patience)
-        except _indico.Unreachable as error:
-            if not module.check_mode:
-                module.fail_json(msg=str(error))
-            module.warn(f"Where Indico looks for the rooms' database cannot be seen now: {error}")
-            result = {"steps": [], "active": None}
-        except _indico.IndicoError as error:
-            module.fail_json(msg=str(error))
-    if "refused" in result:
-        module.fail_json(msg=result["refused"])
-    diff = {"before": "", "after": "".join(step + "\n" for step in result["steps"]), "before_header": "rooms", "after_header": "rooms"}
-    module.exit_json(changed=bool(result["steps"]), steps=result["steps"], active=result["active"], diff=diff)
+    options = {name: value for name, value in module.params.items() if name not in _indico.OPTIONS}
+    result = _indico.ask(module, _indico_room_booking.SCRIPT, "Where Indico looks for the rooms' database", options)
+    steps = result["steps"]
+    module.exit_json(changed=bool(steps), steps=steps, active=result.get("active"), diff=_indico.diff(steps, "rooms"))
 
 
 if __name__ == "__main__":
