@@ -61,7 +61,13 @@ def test_status_says_when_indico_looks_elsewhere_for_the_rooms(site: Site) -> No
 
 def test_names_follow_the_instance(site: Site) -> None:
     units = site.run("systemctl list-units --plain --no-legend 'events-*' | cut -d ' ' -f 1").split()
-    assert sorted(units) == ["events-scheduler.service", "events-zeo-watch.timer", "events-zeo@main.service", "events-zeo@rooms.service"]
+    assert sorted(units) == [
+        "events-scheduler-metrics.timer",
+        "events-scheduler.service",
+        "events-zeo-watch.timer",
+        "events-zeo@main.service",
+        "events-zeo@rooms.service",
+    ]
     assert not site.shell().file("/opt/indico").exists
 
 
@@ -75,6 +81,7 @@ def test_a_rotated_log_is_opened_anew(site: Site) -> None:
 
 def test_cron_starts_the_jobs(site: Site) -> None:
     assert "30 1 * * * root systemctl start events-backup.service" in site.run("cat /etc/cron.d/events-backup")
+    assert "15 4 * * 1,2,3,4,5 root systemctl start events-scheduler-purge.service" in site.run("cat /etc/cron.d/events-scheduler")
     site.run("systemctl start events-backup.service")
     assert "restored and opened by Indico" in site.run_job("events-drill.service")
     assert "main nothing to pack, rooms nothing to pack" in site.run_job("events-pack.service")  # all that is there is of today

@@ -89,7 +89,7 @@ def transact(note, work):
 
 
 class IndicoError(Exception):
-    """The script did not give its answer; the message is a sentence for the operator."""
+    """The script did not give its answer, or answered refused; the message is a sentence for the operator."""
 
 
 class Unreachable(IndicoError):
@@ -111,7 +111,7 @@ def run(script: str, arguments: dict[str, Any], *, current: str, user: str, temp
 
     arguments: for the script; with conf, a dictionary, Indico takes that for its configuration. current: path of the release;
     user: who runs it; temporary: a directory of his, by default tmp beside the release; patience: seconds to wait for the
-    database server; timeout: seconds for the whole script. Raises Unreachable or IndicoError.
+    database server; timeout: seconds for the whole script. Raises Unreachable or IndicoError, which says what the script refused.
     """
     temporary = temporary or os.path.join(os.path.dirname(current), "tmp")
     command = [*as_user(user), os.path.join(current, "bin", "python"), "-c", _PREAMBLE + script]
@@ -134,6 +134,8 @@ def run(script: str, arguments: dict[str, Any], *, current: str, user: str, temp
         raise IndicoError(f"Indico's own code in {current} failed (exit code {done.returncode}):\n{last}") from error
     if "unreachable" in result:
         raise Unreachable(f"{result['unreachable']}. Is the unit of the storage main running?")
+    if "refused" in result:
+        raise IndicoError(result["refused"])
     return result
 
 
@@ -156,8 +158,6 @@ def ask(module: AnsibleModule, script: str, what: str, arguments: dict[str, Any]
         return {"steps": []}
     except IndicoError as error:
         module.fail_json(msg=str(error))
-    if "refused" in result:
-        module.fail_json(msg=result["refused"])
     return result
 
 

@@ -15,12 +15,31 @@ import urllib.request
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible.module_utils.common.text.formatters import bytes_to_human
 from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _units
 
 _DEBIAN = ("python2.7", "apache2", "libapache2-mod-xsendfile")
 _RELEASES = {"current": "indico", "zeo": "ZODB3"}  # link below the prefix -> the package that it is there for
 _DIRECTORIES = ("archive", "cache", "db", "log", "releases", "tmp", "wheelhouse")
+
+
+def look(
+    prefix: str, *, units: list[str], storages: list[dict[str, Any]], url: str | None, public_url: str | None = None, timeout: float = 30, measure: bool = True
+) -> dict[str, Any]:
+    """Return all that the functions below find. Raises UnitError or OSError.
+
+    units: names; storages: name and port of each; url: of the home page, None asks for none; measure: whether to add up what lies on disk.
+    """
+    found = releases(prefix)
+    return {
+        "releases": found,
+        "packages": packages(found.get("current", found.get("zeo", {"path": prefix}))["path"]),
+        "debian_packages": debian_packages(),
+        "units": states(units),
+        "storages": databases(prefix, storages),
+        "page": page(url, public_url or url, timeout) if url else None,
+        "sizes": sizes(prefix) if measure else {},
+        "file_system": file_system(prefix),
+    }
 
 
 def packages(release: str) -> dict[str, str]:
@@ -53,7 +72,7 @@ def debian_packages() -> dict[str, str]:
     return {name: version for name, status, version in rows if status == "installed"}
 
 
-def units(names: list[str]) -> list[dict[str, Any]]:
+def states(names: list[str]) -> list[dict[str, Any]]:
     """Return the state of each unit: active, sub, enabled (bool), since (ISO 8601, UTC), pid, restarts, memory_bytes (None where systemd does not count it)."""
     properties = ("ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "MemoryCurrent", "ActiveEnterTimestampMonotonic")
     boot = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
@@ -75,7 +94,7 @@ def units(names: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def storages(prefix: str, declared: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def databases(prefix: str, declared: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each storage that lies on this host: name, port, path, bytes, and its last transaction (tid, time, user, description), or error in its place."""
     found = []
     for storage in declared:
@@ -160,22 +179,29 @@ def summary(info: dict[str, Any]) -> list[str]:
     lines += [", ".join(f"{name} {version}" for name, version in info["debian_packages"].items())] if info["debian_packages"] else []
     for unit in info["units"]:
         more = [f"since {unit['since']}"] if unit["since"] else []
-        more += [bytes_to_human(unit["memory_bytes"])] if unit["memory_bytes"] else []
+        more += [_human(unit["memory_bytes"])] if unit["memory_bytes"] else []
         more += [f"restarted {unit['restarts']} times"] if unit["restarts"] else []
         lines.append(", ".join([f"{unit['name']}: {unit['active']}", *more]))
     for storage in info["storages"]:
         last = storage["last_transaction"]
         newest = f"last transaction {last['time']}" if last else storage["error"] or "no transaction yet"
-        lines.append(f"storage {storage['name']}: {bytes_to_human(storage['bytes'])}, port {storage['port']}, {newest}")
+        lines.append(f"storage {storage['name']}: {_human(storage['bytes'])}, port {storage['port']}, {newest}")
     if info["page"]:
         page_found = info["page"]
         lines.append(f"home page: {page_found['status'] or page_found['error']} in {page_found['seconds']:.2f} s from {page_found['url']}")
     if info["sizes"]:
-        lines.append("on disk: " + ", ".join(f"{name} {bytes_to_human(size)}" for name, size in info["sizes"].items()))
+        lines.append("on disk: " + ", ".join(f"{name} {_human(size)}" for name, size in info["sizes"].items()))
     space = info["file_system"]
-    lines.append(f"free: {bytes_to_human(space['free_bytes'])} of {bytes_to_human(space['total_bytes'])}")
+    lines.append(f"free: {_human(space['free_bytes'])} of {_human(space['total_bytes'])}")
     return lines
 
 
 def _iso(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _human(size: int) -> str:
+    for unit, factor in (("TB", 2**40), ("GB", 2**30), ("MB", 2**20), ("KB", 2**10)):
+        if size >= factor:
+            return f"{size / factor:.2f} {unit}"
+    return f"{size} bytes"

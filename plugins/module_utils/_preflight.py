@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _crontab, _indico_conf
+from ansible_collections.confops.indico.plugins.module_utils import _crontab, _indico_conf, _scheduler
 
 _SECRET = re.compile(r"passw|secret|token|_key\b")
 # Directories of the system. Below the second set nothing of an instance can live: the units' sandbox hides it, or a reboot empties it.
@@ -293,10 +293,18 @@ def _backups(backup_directory: str, backup_drill_directory: str, backup_metrics_
             yield f"{variable} is {path}; it must be a path of its own, not one of the system's."
 
 
-def _zeo_metrics(zeo_metrics_file: str) -> Iterator[str]:
-    yield from _plain_path("zeo_metrics_file", zeo_metrics_file)
-    if zeo_metrics_file.rstrip("/") in _SYSTEM:
-        yield f"zeo_metrics_file is {zeo_metrics_file}; it must be a path of its own, not one of the system's."
+def _metrics(zeo_metrics_file: str, scheduler_metrics_file: str) -> Iterator[str]:
+    for variable, path in dict(locals()).items():
+        yield from _plain_path(variable, path)
+        if path.rstrip("/") in _SYSTEM:
+            yield f"{variable} is {path}; it must be a path of its own, not one of the system's."
+
+
+def _tasks(scheduler_tasks: list[Any], scheduler_keep_days: Any) -> Iterator[str]:
+    for sentence in _scheduler.problems(scheduler_tasks):
+        yield f"scheduler_tasks{sentence}"
+    if int(scheduler_keep_days) < 0:
+        yield f"scheduler_keep_days is {scheduler_keep_days}; it must be 0 or more."
 
 
 def _drill(backup_drill_directory: str, backup_directory: str, indico_prefix: str) -> Iterator[str]:
@@ -323,9 +331,10 @@ def _task_files(backup_before_tasks: str, backup_after_tasks: str, backup_failur
             yield f"{variable} is {path}, which is no file on the controller."
 
 
-def _schedules(indico_jobs_backend: str, backup_schedule: str, backup_drill_schedule: str, backup_pack_schedule: str) -> Iterator[str]:
-    schedules = {"backup_schedule": backup_schedule, "backup_drill_schedule": backup_drill_schedule, "backup_pack_schedule": backup_pack_schedule}
-    for variable, schedule in schedules.items():
+def _schedules(
+    indico_jobs_backend: str, backup_schedule: str, backup_drill_schedule: str, backup_pack_schedule: str, scheduler_purge_schedule: str
+) -> Iterator[str]:
+    for variable, schedule in list(locals().items())[1:]:
         if indico_jobs_backend == "cron" and schedule:
             try:
                 _crontab.fields(schedule)
@@ -384,7 +393,8 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _administrators,
     _certificate,
     _backups,
-    _zeo_metrics,
+    _metrics,
+    _tasks,
     _drill,
     _hours,
     _pings,

@@ -160,20 +160,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    options = module.params
-    prefix, url = options["prefix"], options["url"]
     try:
-        found = _info.releases(prefix)
-        info = {
-            "releases": found,
-            "packages": _info.packages(found.get("current", found.get("zeo", {"path": prefix}))["path"]),
-            "debian_packages": _info.debian_packages(),
-            "units": _info.units(options["units"]),
-            "storages": _info.storages(prefix, options["storages"]),
-            "page": _info.page(url, options["public_url"] or url, options["timeout"]) if url else None,
-            "sizes": _info.sizes(prefix) if options["measure"] else {},
-            "file_system": _info.file_system(prefix),
-        }
+        info = _info.look(**module.params)
     except (_units.UnitError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, summary=_info.summary(info), problems=_info.problems(info), **info)

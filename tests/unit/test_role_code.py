@@ -33,7 +33,9 @@ def imported(name: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(("role", "command"), [("backup", "_backup_command"), ("offsite", "_offsite_command"), ("zeo", "_zeo_command")])
+@pytest.mark.parametrize(
+    ("role", "command"), [("backup", "_backup_command"), ("indico", "_manage_command"), ("offsite", "_offsite_command"), ("zeo", "_zeo_command")]
+)
 def test_the_code_is_all_that_the_command_imports(role: str, command: str) -> None:
     variables = yaml.safe_load((REPOSITORY / f"roles/{role}/vars/main.yml").read_text(encoding="utf-8"))
     assert variables[f"__{role}_code"] == sorted(imported(command))

@@ -41,7 +41,7 @@ def test_summary() -> None:
         "apache2.service: active, since 2026-01-02T03:04:05Z, 1.00 MB, restarted 2 times",
         "storage main: 3.00 GB, port 9675, last transaction 2026-01-02T03:04:06Z",
         "home page: 200 in 0.12 s from https://127.0.0.1",
-        "on disk: archive 5.00 TB, cache 512.00 Bytes",
+        "on disk: archive 5.00 TB, cache 512 bytes",
         "free: 512.00 GB of 1.00 TB",
     ]
 
@@ -84,7 +84,7 @@ def test_a_database_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "db/main/Data.fs").write_bytes(b"FS21")
     (tmp_path / "db/odd").mkdir()
     (tmp_path / "db/odd/Data.fs").write_bytes(b"garbage")
-    main, odd, gone = _info.storages(str(tmp_path), [{"name": name, "port": "9675"} for name in ("main", "odd", "gone")])
+    main, odd, gone = _info.databases(str(tmp_path), [{"name": name, "port": "9675"} for name in ("main", "odd", "gone")])
     assert (main["bytes"], main["last_transaction"], main["error"]) == (4, None, None)
     assert "odd/Data.fs is no FileStorage" in odd["error"]
     assert "No such file" in gone["error"]

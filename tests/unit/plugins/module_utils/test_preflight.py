@@ -59,18 +59,20 @@ _MUST_BE = {"str": "a string", "path": "an absolute path", "int": "an integer", 
 
 def _sample(option: dict[str, Any]) -> Any:
     """Return a value of the option's type."""
+    if option["type"] == "list":
+        return []
     if "choices" in option:
         return option["choices"][0]
     if option["type"] == "dict":
         return {key: _sample(inner) for key, inner in option.get("options", {}).items() if inner.get("required")}
-    return {"str": "a", "path": "/a", "int": 1, "bool": True, "list": []}[option["type"]]
+    return {"str": "a", "path": "/a", "int": 1, "bool": True}[option["type"]]
 
 
 def wrong_values(name: str, option: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
     """Yield (how a sentence calls the place, value of the whole variable, what it must be) for each way to give the option a wrong value."""
     for wrong in _WRONG[option["type"]]:
         yield name, wrong, _MUST_BE[option["type"]]
-    if "choices" in option:
+    if "choices" in option and option["type"] != "list":
         yield name, "no such choice", f"one of {', '.join(option['choices'])}"
     if option["type"] == "list":
         element = {**option, "type": option["elements"]}
@@ -244,6 +246,17 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         {"zeo_cluster": {"db1": "127.0.0.1", "db2": "127.0.0.1"}},
         "db1 and db2 serve the databases together, but zeo_listen_address is 127.0.0.1, where the others do not reach this host.",
     ),
+    ({"scheduler_metrics_file": "/srv/a b.prom"}, "scheduler_metrics_file is '/srv/a b.prom'; it must hold only letters"),
+    (
+        {"scheduler_tasks": [{"task": "gardener"}]},
+        "scheduler_tasks[0] (gardener) is neither one of janitor, category_statistics, suggestions, room_reservations, livesync, outlook nor the dotted path",
+    ),
+    ({"scheduler_tasks": [{"task": "category_statistics"}]}, "scheduler_tasks[0] (category_statistics) has no category; 0 is the home of all."),
+    ({"scheduler_tasks": [{"task": "janitor", "hours": [24]}]}, "scheduler_tasks[0] (janitor) has 24 among its hours; they go from 0 to 23."),
+    ({"scheduler_tasks": [{"task": "janitor", "interval": 0}]}, "scheduler_tasks[0] (janitor) has the interval 0; it must be 1 or more."),
+    ({"scheduler_tasks": [{"task": "janitor"}, {"task": "janitor", "hours": [3]}]}, "scheduler_tasks[1] (janitor) is named twice"),
+    ({"scheduler_keep_days": -1}, "scheduler_keep_days is -1; it must be 0 or more."),
+    ({"indico_jobs_backend": "cron", "scheduler_purge_schedule": "monthly"}, "scheduler_purge_schedule: The schedule 'monthly' cannot be given to cron"),
     ({"zeo_metrics_file": "/etc"}, "zeo_metrics_file is /etc; it must be a path of its own, not one of the system's."),
     ({"zeo_claim_port": 9675}, "zeo_claim_port is 9675, which indico_storages, main.port has already."),
     ({"zeo_listen_address": "0.0.0.0\n</zeo>"}, "zeo_listen_address is '0.0.0.0\\n</zeo>'; it must be a host name or an IPv4 address"),

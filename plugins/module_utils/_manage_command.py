@@ -1,0 +1,174 @@
+# Copyright: (c) 2026, confops developers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The command for people on a host that runs Indico: its scheduler's tasks and its state. Its settings are a JSON file that role indico writes.
+
+It does what the modules do, with the same code. With --json it prints what they return.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from ansible_collections.confops.indico.plugins.module_utils import _indico, _info, _repository, _scheduler, _units
+
+_PATIENCE = 30  # seconds to wait for the database server
+
+
+class Settings:
+    """What the command is told. current, user: the release and who runs it; log: scheduler.log.
+
+    host: what _info.look wants, for a host that does everything; what is not on this one is left out.
+    """
+
+    def __init__(self, path: str) -> None:
+        with open(path, encoding="utf-8") as stream:
+            values = json.load(stream)
+        self.instance: str = values["instance"]
+        self.prefix: str = values["prefix"]
+        self.user: str = values["user"]
+        self.host: dict[str, Any] = values["host"]
+        self.current = os.path.join(self.prefix, "current")
+        self.log = os.path.join(self.prefix, "log/indico/scheduler.log")
+
+
+def main(settings_path: str, arguments: list[str]) -> int:
+    """Run the command and return its exit code: 0 when all is well, 1 when something is wrong or was refused, 2 for words that it does not know."""
+    options = _parser().parse_args(arguments)
+    try:
+        result: dict[str, Any] = options.run(Settings(settings_path), options)
+    except (_indico.IndicoError, _units.UnitError, OSError) as error:
+        if options.json:
+            _say(json.dumps({"error": str(error)}))
+        else:
+            _say(str(error), sys.stderr)
+        return 1
+    if options.json:
+        _say(json.dumps(result, indent=1, sort_keys=True))
+    else:
+        for line in result.get("summary", result.get("steps", [])):
+            _say(line)
+        for sentence in result.get("problems", []):
+            _say(sentence, sys.stderr)
+    return 1 if result.get("problems") else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="as data")
+    writes = argparse.ArgumentParser(add_help=False, parents=[common])
+    writes.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser = argparse.ArgumentParser(prog="manage", description="An Indico instance on this host.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(where: Any, name: str, run: _Verb, text: str, parent: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = where.add_parser(name, help=text, description=text, parents=[parent])
+        made.set_defaults(run=run)
+        return made
+
+    verb(verbs, "status", _status, "what runs here, and what is wrong", common)
+    verb(verbs, "metrics", _metrics, "write the scheduler's metrics for Prometheus", common).add_argument("path")
+    tasks = verbs.add_parser("tasks", help="the scheduler's tasks").add_subparsers(required=True, metavar="VERB")
+    listed = verb(tasks, "list", _tasks_list, "every task, and what is wrong with the scheduler", common)
+    listed.add_argument("--finished", action="store_true", help="those that have finished, too")
+    verb(tasks, "show", _tasks_show, "one task", common).add_argument("number", type=int)
+    added = verb(tasks, "add", _tasks_declare, "see to it that a periodic task is there once, with this rule", writes)
+    added.add_argument("task", help=f"{', '.join(_scheduler.CLASSES)}, or the dotted path of a class")
+    added.add_argument("--category", help="id of the category that the task is for")
+    added.add_argument("--frequency", choices=_scheduler.FREQUENCIES[1:], default="daily")
+    added.add_argument("--interval", type=int, default=1, help="only every so many times")
+    for name, text in (("minutes", "of the hour"), ("hours", "of the day, UTC"), ("month-days", "days of the month")):
+        added.add_argument(f"--{name}", type=int, nargs="+", default=[], help=text)
+    added.add_argument("--weekdays", nargs="+", choices=_scheduler.WEEKDAYS, default=[])
+    added.set_defaults(state="present")
+    removed = verb(tasks, "remove", _tasks_declare, "see to it that a periodic task is not there", writes)
+    removed.add_argument("task", help="as for add")
+    removed.add_argument("--category", help="only the one for this category")
+    removed.set_defaults(state="absent", frequency="daily", interval=1, minutes=[], hours=[], month_days=[], weekdays=[])
+    verb(tasks, "run", _tasks_act("run"), "let tasks that wait run now", writes).add_argument("numbers", type=int, nargs="+")
+    verb(tasks, "requeue", _tasks_act("requeue"), "let tasks that failed run again, all of them without numbers", writes).add_argument(
+        "numbers", type=int, nargs="*"
+    )
+    deleted = verb(tasks, "delete", _tasks_act("delete"), "remove tasks, wherever they are", writes)
+    deleted.add_argument("numbers", type=int, nargs="+")
+    deleted.add_argument("--yes", action="store_true", help="without it nothing is deleted")
+    purged = verb(tasks, "purge", _tasks_act("purge"), "forget what finished long ago", writes)
+    purged.add_argument("--days", type=float, default=30, help="what is younger stays (default: 30)")
+    purged.add_argument("--failures", action="store_true", help="forget what failed, too")
+    return parser
+
+
+def _status(settings: Settings, _options: argparse.Namespace) -> dict[str, Any]:
+    host = dict(settings.host)
+    host["units"] = [name for name, state in zip(host["units"], _units.show(host["units"], ("LoadState",))) if state["LoadState"] == "loaded"]
+    host["storages"] = [one for one in host["storages"] if os.path.isdir(os.path.join(settings.prefix, "db", one["name"]))]
+    host["url"] = host["url"] if "apache2.service" in host["units"] else None
+    found = _info.look(settings.prefix, **host)
+    found["scheduler"] = _scheduler.info(settings.current, settings.user, settings.log, patience=_PATIENCE)
+    found["summary"] = _info.summary(found) + _scheduler.summary(found["scheduler"])[:1]
+    found["problems"] = _info.problems(found) + found["scheduler"]["problems"]
+    return found
+
+
+def _metrics(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    found = _scheduler.info(settings.current, settings.user, settings.log, patience=_PATIENCE)
+    _repository.replace(options.path, _scheduler.metrics(settings.instance, found, time.time()).encode())
+    os.chmod(options.path, 0o644)
+    return {"summary": []}
+
+
+def _tasks_list(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    found = _scheduler.info(settings.current, settings.user, settings.log, finished=options.finished, patience=_PATIENCE)
+    return {**found, "summary": _scheduler.summary(found)}
+
+
+def _tasks_show(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    found = _scheduler.info(settings.current, settings.user, settings.log, finished=True, patience=_PATIENCE)
+    mine = [task for task in found["tasks"] if task["number"] == options.number]
+    if not mine:
+        raise _indico.IndicoError(f"There is no task {options.number}.")
+    return {"tasks": mine, "summary": [f"{name}: {value}" for task in mine for name, value in task.items() if value is not None]}
+
+
+def _tasks_declare(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    names = ("task", "category", "frequency", "interval", "minutes", "hours", "weekdays", "month_days", "state")
+    tasks = [{**{name: getattr(options, name) for name in names}, "arguments": {}}]
+    wrong = _scheduler.problems(tasks) if options.state == "present" else []
+    if wrong:
+        raise _indico.IndicoError("\n".join(wrong))
+    return _write(settings, options, _scheduler.DECLARE, _scheduler.declaration(tasks))
+
+
+def _tasks_act(verb: str) -> _Verb:
+    def act(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+        if verb == "delete" and not (options.yes or options.dry_run):
+            raise _indico.IndicoError(f"This deletes {', '.join(map(str, options.numbers))} for good; add --yes.")
+        more = {"days": options.days, "failures": options.failures} if verb == "purge" else {}
+        arguments = _scheduler.action(verb, getattr(options, "numbers", []), **more)
+        steps: list[str] = []
+        while True:
+            result = _write(settings, options, _scheduler.ACT, arguments)
+            steps += result["steps"]
+            if not result.get("left"):
+                return {"steps": steps}
+
+    return act
+
+
+def _write(settings: Settings, options: argparse.Namespace, script: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    given = dict(arguments, check=options.dry_run)
+    return _indico.run(script, given, current=settings.current, user=settings.user, patience=_PATIENCE, timeout=600)
+
+
+_Verb = Callable[[Settings, argparse.Namespace], "dict[str, Any]"]
+
+
+def _say(line: str, stream: TextIO | None = None) -> None:
+    """Write a line for the person or the timer that runs the command; this is no module, whose output would be its result."""
+    (stream or sys.stdout).write(line + "\n")
+    (stream or sys.stdout).flush()
