@@ -51,10 +51,14 @@ def manage(site: Site, words: str) -> Any:
     return json.loads(site.run(f"{site.prefix}/bin/{site.instance}-manage {words} --json"))
 
 
+def listing(site: Site) -> dict[str, Any]:
+    """Return all that there is of the scheduler, whether or not something is wrong with it."""
+    return dict(json.loads(site.shell().run(f"{site.prefix}/bin/{site.instance}-manage tasks list --finished --json").stdout))
+
+
 def tasks(site: Site, name: str, state: str) -> list[dict[str, Any]]:
-    """Return the tasks of this name and state. Something being wrong with others is no matter here."""
-    listed = json.loads(site.shell().run(f"{site.prefix}/bin/{site.instance}-manage tasks list --finished --json").stdout)
-    return [task for task in listed["tasks"] if (task["name"], task["state"]) == (name, state)]
+    """Return the tasks of this name and state."""
+    return [task for task in listing(site)["tasks"] if (task["name"], task["state"]) == (name, state)]
 
 
 def wait_for(site: Site, name: str, state: str, number: int = 1, seconds: float = 60) -> dict[str, Any]:
@@ -64,9 +68,7 @@ def wait_for(site: Site, name: str, state: str, number: int = 1, seconds: float 
         found = tasks(site, name, state)
         if len(found) >= number:
             return found[-1]
-        assert time.monotonic() < deadline, (
-            f"{name} is not {state} {number} times: {site.shell().run(f'{site.prefix}/bin/{site.instance}-manage tasks list --finished').stdout}"
-        )
+        assert time.monotonic() < deadline, f"{name} is not {state} {number} times: {listing(site)['summary']}"
         time.sleep(1)
 
 
@@ -200,17 +202,7 @@ def test_a_stopped_scheduler_is_a_problem_and_what_is_declared_meanwhile_runs_la
 def test_what_finished_long_ago_is_forgotten(site: Site) -> None:
     wait_for(site, "JanitorTask", "finished")
     assert manage(site, "tasks purge --days 1")["steps"] == []
-    count = (
-        manage(site, "tasks list --finished")["counts"]["finished"]
-        if not tasks(site, "BrokenTask", "failed")
-        else len(
-            [
-                task
-                for task in json.loads(site.shell().run(f"{site.prefix}/bin/{site.instance}-manage tasks list --finished --json").stdout)["tasks"]
-                if task["state"] == "finished"
-            ]
-        )
-    )
+    count = listing(site)["counts"]["finished"]
     predicted = manage(site, "tasks purge --days 0 --dry-run")["steps"]
     assert predicted == [f"{count} entries older than 0.0 days: deleted"]
     assert manage(site, "tasks purge --days 0")["steps"] == predicted
