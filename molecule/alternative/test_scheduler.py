@@ -75,16 +75,12 @@ def wait_for(site: Site, name: str, state: str, number: int = 1, seconds: float 
 @pytest.fixture(scope="module", autouse=True)
 def probes(site: Site) -> Iterator[None]:
     """Tasks of the site's own, of which one has begun to fail: it is tried five times, which takes 100 seconds."""
-    module = f"$(echo {site.prefix}/current/lib/python2.7/site-packages)/probes.py"
+    module = f"{site.prefix}/current/lib/python2.7/site-packages/probes.py"
     site.run(f"cat > {module} <<'EOF'\n{PROBES}EOF\nsystemctl restart {site.instance}-scheduler")
     manage(site, "tasks add probes.BrokenTask --frequency monthly")
     manage(site, f"tasks run {wait_for(site, 'BrokenTask', 'waiting')['number']}")
     yield
-    manage(site, "tasks remove probes.BrokenTask")
-    numbers = {task["number"] for name in ("BrokenTask", "SlowTask") for state in ("waiting", "failed", "finished") for task in tasks(site, name, state)}
-    site.run(f"{site.prefix}/bin/{site.instance}-manage tasks delete {' '.join(map(str, sorted(numbers)))} --yes")
-    assert not [state for name in ("BrokenTask", "SlowTask") for state in ("waiting", "failed", "finished", "running") if tasks(site, name, state)]
-    site.run(f"rm {module}")
+    manage(site, "tasks remove probes.BrokenTask")  # the module stays: the daemon may be at it
 
 
 def test_declared_tasks_wait(site: Site) -> None:

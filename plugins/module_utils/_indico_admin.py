@@ -1,8 +1,10 @@
 # Copyright: (c) 2026, confops developers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The script of module indico_admin, Python 2.7 inside the release. It decides, then acts unless arguments['check']."""
+"""The scripts of the administrators' modules, Python 2.7 inside the release. SCRIPT decides, then acts unless arguments['check']; LIST reads."""
 
 from __future__ import annotations
+
+from typing import Any
 
 SCRIPT = r"""
 connect()
@@ -15,7 +17,7 @@ FIELDS = [('email', 'Email'), ('first_name', 'FirstName'), ('family_name', 'Fami
 def find():
     'Return the account with this login or, failing that, with this address, and its local identity.'
     local = AuthenticatorMgr().getById('Local')
-    if local.hasKey(arguments['login']):
+    if arguments['login'] and local.hasKey(arguments['login']):
         identity = local.getById(arguments['login'])
         return identity.getUser(), identity
     if arguments['email']:
@@ -29,12 +31,12 @@ def decide(avatar, identity, administrators):
             return []
         if len(administrators) == 1:
             answer(refused='%s is the only administrator. Without one, Indico lets any visitor with an account appoint the next; '
-                           'create another administrator first.' % arguments['login'])
+                           'create another administrator first.' % (arguments['login'] or arguments['email']))
         return ['administrator: no longer']
-    missing = [name for name in ('password', 'email', 'first_name', 'family_name') if not arguments[name]]
+    missing = [name for name in ('login', 'password', 'email', 'first_name', 'family_name') if not arguments[name]]
     if avatar is None and missing:
-        answer(refused='There is no account %s yet; to create it, give %s.' % (arguments['login'], ', '.join(missing)))
-    if avatar is not None and identity is None and not arguments['password']:
+        answer(refused='There is no account %s yet; to create it, give %s.' % (arguments['login'] or arguments['email'], ', '.join(missing)))
+    if avatar is not None and arguments['login'] and identity is None and not arguments['password']:
         answer(refused='The account %s has no login %s yet; to add it, give a password.' % (arguments['email'], arguments['login']))
     steps = []
     if avatar is None:
@@ -46,9 +48,9 @@ def decide(avatar, identity, administrators):
                 steps.append('%s: %s -> %s' % (name, present, arguments[name]))
         if not avatar.isActivated():
             steps.append('account: activated')
-    if identity is None:
+    if identity is None and arguments['login']:
         steps.append('login: added')
-    elif arguments['password'] and identity.authenticate(LoginInfo(arguments['login'], arguments['password'])) is None:
+    elif identity is not None and arguments['password'] and identity.authenticate(LoginInfo(arguments['login'], arguments['password'])) is None:
         steps.append('password: differs')
     if avatar is None or avatar not in administrators:
         steps.append('administrator: granted')
@@ -70,10 +72,10 @@ def act(avatar, identity, info):
         for name, attribute in FIELDS:
             if arguments[name] and getattr(avatar, 'get' + attribute)() != arguments[name]:
                 getattr(avatar, 'set' + attribute.replace('FirstName', 'Name').replace('FamilyName', 'SurName'))(arguments[name])
-    if identity is None:
+    if identity is None and arguments['login']:
         authenticators = AuthenticatorMgr()
         authenticators.add(authenticators.createIdentity(LoginInfo(arguments['login'], arguments['password']), avatar, 'Local'))
-    elif arguments['password'] and identity.authenticate(LoginInfo(arguments['login'], arguments['password'])) is None:
+    elif identity is not None and arguments['password'] and identity.authenticate(LoginInfo(arguments['login'], arguments['password'])) is None:
         identity.setPassword(arguments['password'])
     if not avatar.isActivated():
         avatar.activateAccount(checkPending=False)
@@ -87,5 +89,21 @@ def work():
         act(avatar, identity, info)
     return {'steps': steps}
 
-transact('confops.indico.indico_admin %s' % arguments['login'], work)
+transact('confops.indico.indico_admin %s' % (arguments['login'] or arguments['email']), work)
 """
+
+LIST = r"""
+connect()
+from MaKaC.common.info import HelperMaKaCInfo
+answer(administrators=sorted([{
+    'id': avatar.getId(), 'name': '%s %s' % (avatar.getFirstName(), avatar.getFamilyName()), 'email': avatar.getEmail(), 'activated': bool(avatar.isActivated()),
+    'logins': sorted('%s: %s' % (identity.getAuthenticatorTag(), identity.getLogin()) for identity in avatar.getIdentityList()),
+} for avatar in HelperMaKaCInfo.getMaKaCInfoInstance().getAdminList().getList()], key=lambda one: one['email']))
+"""
+
+
+def summary(administrators: list[dict[str, Any]]) -> list[str]:
+    """Return the answer of LIST for people, a line for each."""
+    return [
+        f"{one['name']} <{one['email']}>, {', '.join(one['logins']) or 'no login'}{'' if one['activated'] else ', not activated'}" for one in administrators
+    ]

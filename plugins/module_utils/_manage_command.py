@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confops developers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The command for people on a host that runs Indico: its scheduler's tasks and its state. Its settings are a JSON file that role indico writes.
+"""The command for people on a host that runs Indico: its state, administrators and scheduler. Its settings are a JSON file that role indico writes.
 
 It does what the modules do, with the same code. With --json it prints what they return.
 """
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from ansible_collections.confops.indico.plugins.module_utils import _indico, _info, _repository, _scheduler, _units
+from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_admin, _info, _repository, _scheduler, _units
 
 _PATIENCE = 30  # seconds to wait for the database server
 
@@ -73,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
 
     verb(verbs, "status", _status, "what runs here, and what is wrong", common)
     verb(verbs, "metrics", _metrics, "write the scheduler's metrics for Prometheus", common).add_argument("path")
+    admins = verbs.add_parser("admins", help="the administrators").add_subparsers(required=True, metavar="VERB")
+    verb(admins, "list", _admins_list, "who administers the site", common)
+    for name, state, text in (("grant", "present", "make an account's owner an administrator"), ("revoke", "absent", "take an administrator's rights away")):
+        changed = verb(admins, name, _admins_change, text, writes)
+        changed.add_argument("email", help="address of the account")
+        changed.set_defaults(state=state)
     tasks = verbs.add_parser("tasks", help="the scheduler's tasks").add_subparsers(required=True, metavar="VERB")
     listed = verb(tasks, "list", _tasks_list, "every task, and what is wrong with the scheduler", common)
     listed.add_argument("--finished", action="store_true", help="those that have finished, too")
@@ -120,6 +126,16 @@ def _metrics(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     _repository.replace(options.path, _scheduler.metrics(settings.instance, found, time.time()).encode())
     os.chmod(options.path, 0o644)
     return {"summary": []}
+
+
+def _admins_list(settings: Settings, _options: argparse.Namespace) -> dict[str, Any]:
+    found = _indico.run(_indico_admin.LIST, {}, current=settings.current, user=settings.user, patience=_PATIENCE)
+    return {**found, "summary": _indico_admin.summary(found["administrators"])}
+
+
+def _admins_change(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    nothing = dict.fromkeys(("login", "password", "first_name", "family_name"))
+    return _write(settings, options, _indico_admin.SCRIPT, {**nothing, "email": options.email, "state": options.state})
 
 
 def _tasks_list(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:

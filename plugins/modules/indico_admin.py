@@ -17,9 +17,8 @@ author:
   - confops developers (@confops)
 options:
   login:
-    description: Name to log in with.
+    description: Name to log in with. Left out, the account that O(email) names keeps the logins that it has, which may be those of another authenticator.
     type: str
-    required: true
   password:
     description: Password of the login. It is written only when the present one differs. Needed to create the account.
     type: str
@@ -59,6 +58,10 @@ EXAMPLES = r"""
     first_name: Ada
     family_name: Admin
 
+- name: An account that logs in elsewhere
+  confops.indico.indico_admin:
+    email: chloe@example.org
+
 - name: One who left
   confops.indico.indico_admin:
     login: bruno
@@ -81,7 +84,7 @@ from ansible_collections.confops.indico.plugins.module_utils import _indico, _in
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "login": {"type": "str", "required": True},
+            "login": {"type": "str"},
             "password": {"type": "str", "no_log": True},
             "email": {"type": "str"},
             "first_name": {"type": "str"},
@@ -89,11 +92,13 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             **_indico.OPTIONS,
         },
+        required_one_of=[("login", "email")],
         supports_check_mode=True,
     )
     options = {name: value for name, value in module.params.items() if name not in _indico.OPTIONS}
-    steps = _indico.ask(module, _indico_admin.SCRIPT, f"Whether {options['login']} is as declared", options)["steps"]
-    module.exit_json(changed=bool(steps), steps=steps, diff=_indico.diff(steps, options["login"]))
+    who = options["login"] or options["email"]
+    steps = _indico.ask(module, _indico_admin.SCRIPT, f"Whether {who} is as declared", options)["steps"]
+    module.exit_json(changed=bool(steps), steps=steps, diff=_indico.diff(steps, who))
 
 
 if __name__ == "__main__":
