@@ -95,10 +95,11 @@ transact('confops.indico.indico_admin %s' % (arguments['login'] or arguments['em
 LIST = r"""
 connect()
 from MaKaC.common.info import HelperMaKaCInfo
-answer(administrators=sorted([{
-    'id': avatar.getId(), 'name': '%s %s' % (avatar.getFirstName(), avatar.getFamilyName()), 'email': avatar.getEmail(), 'activated': bool(avatar.isActivated()),
-    'logins': sorted('%s: %s' % (identity.getAuthenticatorTag(), identity.getLogin()) for identity in avatar.getIdentityList()),
-} for avatar in HelperMaKaCInfo.getMaKaCInfoInstance().getAdminList().getList()], key=lambda one: one['email']))
+def data(avatar):
+    return {'id': avatar.getId(), 'name': '%s %s' % (avatar.getFirstName(), avatar.getFamilyName()), 'email': avatar.getEmail(),
+            'activated': bool(avatar.isActivated()),
+            'logins': sorted('%s: %s' % (identity.getAuthenticatorTag(), identity.getLogin()) for identity in avatar.getIdentityList())}
+answer(administrators=sorted(map(data, HelperMaKaCInfo.getMaKaCInfoInstance().getAdminList().getList()), key=lambda one: one['email']))
 """
 
 
