@@ -37,6 +37,7 @@ def look(
         "units": states(units),
         "storages": databases(prefix, storages),
         "page": page(url, public_url or url, timeout) if url else None,
+        "maintenance": maintenance(prefix),
         "sizes": sizes(prefix) if measure else {},
         "file_system": file_system(prefix),
     }
@@ -121,6 +122,17 @@ def sizes(prefix: str) -> dict[str, int]:
     return {os.path.basename(path): int(size) for size, path in (line.split("\t") for line in done.stdout.splitlines())}
 
 
+def maintenance(prefix: str) -> dict[str, Any] | None:
+    """Return since when (ISO 8601, UTC) maintenance is on, and after how many seconds visitors are asked to come back; None when it is off."""
+    try:
+        with open(os.path.join(prefix, "etc", "maintenance", "on"), encoding="ascii") as stream:
+            since = datetime.fromtimestamp(os.fstat(stream.fileno()).st_mtime, timezone.utc)
+            seconds = stream.read()
+            return {"since": _iso(since), "retry_after": int(seconds) if seconds.isdigit() else None}
+    except FileNotFoundError:
+        return None
+
+
 def file_system(prefix: str) -> dict[str, int]:
     """Return the bytes of the file system that holds prefix, or would hold it: total and free (for other users than root)."""
     while not os.path.isdir(prefix):
@@ -157,17 +169,18 @@ def page(url: str, public_url: str, timeout: float) -> dict[str, Any]:
 
 
 def problems(info: dict[str, Any]) -> list[str]:
-    """Return a sentence for each thing that is not as it should be on a host that serves."""
+    """Return a sentence for each thing that is not as it should be on a host that serves. In maintenance the scheduler pauses and the page says so."""
     found = []
     for unit in info["units"]:
-        if unit["active"] != "active":
+        paused = info["maintenance"] and unit["name"].endswith("-scheduler.service") and unit["active"] == "inactive"
+        if unit["active"] != "active" and not paused:
             found.append(f"{unit['name']} is {unit['active']} ({unit['sub']}).")
         elif not unit["enabled"]:
             found.append(f"{unit['name']} would not start at boot.")
     for storage in info["storages"]:
         if storage["error"]:
             found.append(f"The storage {storage['name']} cannot be read: {storage['error']}")
-    if info["page"] and info["page"]["status"] != 200:
+    if info["page"] and info["page"]["status"] not in ((200, 503) if info["maintenance"] else (200,)):
         answer = f"with {info['page']['status']}" if info["page"]["status"] else f"nothing: {info['page']['error']}"
         found.append(f"The home page at {info['page']['url']} answered {answer}.")
     return found
@@ -177,6 +190,8 @@ def summary(info: dict[str, Any]) -> list[str]:
     """Return the same for people, a line for each thing."""
     lines = [f"{_RELEASES[link]} {one['version']} in {one['path']}" for link, one in info["releases"].items()] or ["nothing is installed here"]
     lines += [", ".join(f"{name} {version}" for name, version in info["debian_packages"].items())] if info["debian_packages"] else []
+    if info["maintenance"]:
+        lines.append(f"maintenance is on since {info['maintenance']['since']}: visitors get 503 and the scheduler pauses")
     for unit in info["units"]:
         more = [f"since {unit['since']}"] if unit["since"] else []
         more += [_human(unit["memory_bytes"])] if unit["memory_bytes"] else []

@@ -117,7 +117,7 @@ def _status(settings: Settings, _options: argparse.Namespace) -> dict[str, Any]:
     found = _info.look(settings.prefix, **host)
     found["scheduler"] = _scheduler.info(settings.current, settings.user, settings.log, patience=_PATIENCE)
     found["summary"] = _info.summary(found) + _scheduler.summary(found["scheduler"])[:1]
-    found["problems"] = _info.problems(found) + found["scheduler"]["problems"]
+    found["problems"] = _info.problems(found) + ([] if found["maintenance"] else found["scheduler"]["problems"])
     return found
 
 

@@ -126,6 +126,11 @@ page:
   returned: success
   type: dict
   sample: {url: "https://127.0.0.1", status: 200, seconds: 0.112, error: null}
+maintenance:
+  description: Since when maintenance is on (UTC) and after how many seconds visitors are asked to come back, null when it is off.
+  returned: success
+  type: dict
+  sample: null
 sizes:
   description: Bytes on disk below each directory of the instance.
   returned: success

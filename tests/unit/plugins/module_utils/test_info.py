@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ GOOD: dict[str, Any] = {
     ],
     "storages": [{"name": "main", "port": 9675, "bytes": 3 * 2**30, "last_transaction": {"time": "2026-01-02T03:04:06Z"}, "error": None}],
     "page": {"url": "https://127.0.0.1", "status": 200, "seconds": 0.1234, "error": None},
+    "maintenance": None,
     "sizes": {"archive": 5 * 2**40, "cache": 512},
     "file_system": {"total_bytes": 2**40, "free_bytes": 2**39},
 }
@@ -47,7 +49,16 @@ def test_summary() -> None:
 
 
 def test_summary_of_an_empty_host() -> None:
-    empty = {"releases": {}, "debian_packages": {}, "units": [], "storages": [], "page": None, "sizes": {}, "file_system": GOOD["file_system"]}
+    empty = {
+        "releases": {},
+        "debian_packages": {},
+        "units": [],
+        "storages": [],
+        "page": None,
+        "maintenance": None,
+        "sizes": {},
+        "file_system": GOOD["file_system"],
+    }
     assert _info.summary(empty) == ["nothing is installed here", "free: 512.00 GB of 1.00 TB"]
 
 
@@ -65,6 +76,32 @@ def test_a_problem_is_a_sentence(change: dict[str, Any], sentence: str) -> None:
     assert _info.problems(GOOD) == []
     assert _info.problems({**GOOD, **change}) == [sentence]
     assert _info.summary({**GOOD, **change})
+
+
+def test_maintenance_is_told_and_no_problem() -> None:
+    scheduler = {**UNIT, "name": "indico-scheduler.service", "active": "inactive", "sub": "dead", "since": None}
+    closed = {**GOOD, "units": [UNIT, scheduler], "page": {**GOOD["page"], "status": 503}}
+    assert _info.problems(closed) == ["indico-scheduler.service is inactive (dead).", "The home page at https://127.0.0.1 answered with 503."]
+    closed["maintenance"] = {"since": "2026-01-02T03:04:05Z", "retry_after": 3600}
+    assert _info.problems(closed) == []
+    assert "maintenance is on since 2026-01-02T03:04:05Z: visitors get 503 and the scheduler pauses" in _info.summary(closed)
+    # What is no part of it stays one.
+    broken = {**closed, "units": [{**UNIT, "active": "inactive", "sub": "dead"}, {**scheduler, "active": "failed", "sub": "failed"}]}
+    assert _info.problems({**broken, "page": {**GOOD["page"], "status": 500}}) == [
+        "apache2.service is inactive (dead).",
+        "indico-scheduler.service is failed (failed).",
+        "The home page at https://127.0.0.1 answered with 500.",
+    ]
+
+
+def test_maintenance_is_read_from_its_file(tmp_path: Path) -> None:
+    assert _info.maintenance(str(tmp_path)) is None
+    (tmp_path / "etc/maintenance").mkdir(parents=True)
+    (tmp_path / "etc/maintenance/on").write_text("1800")
+    os.utime(tmp_path / "etc/maintenance/on", (0, 0))
+    assert _info.maintenance(str(tmp_path)) == {"since": "1970-01-01T00:00:00Z", "retry_after": 1800}
+    (tmp_path / "etc/maintenance/on").write_text("")
+    assert (_info.maintenance(str(tmp_path)) or {})["retry_after"] is None
 
 
 def test_releases_and_their_packages(tmp_path: Path) -> None:
