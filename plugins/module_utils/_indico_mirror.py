@@ -144,12 +144,23 @@ _PAGE = re.compile(
 _STORED = re.compile(rf"{_MATERIAL}[^/]+\Z")
 _STATIC_TIMETABLE = "other-view?view=standard&fr=no"
 _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/gif": ".gif", "image/svg+xml": ".svg", "text/css": ".css"}
-_ASSETS = ("image/", "font/", "text/css", "application/font", "application/x-font", "application/vnd.ms-fontobject", "application/octet-stream", "video/", "audio/")
+_ASSETS = (
+    "image/",
+    "font/",
+    "video/",
+    "audio/",
+    "text/css",
+    "application/font",
+    "application/x-font",
+    "application/vnd.ms-fontobject",
+    "application/octet-stream",
+)
 
 # Nothing is fetched but from the mirror: it lies in a directory (file:) or on a web server ('self').
 _POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'self' file: 'unsafe-inline'; font-src 'self' file: data:; media-src 'self' file:"
 _STYLE = """/* What needs the site is hidden, what its scripts would open is shown. */
-.pageHeader, #buttonBar, .toolbar, .contributionListFiltersContainer, .authorIndexFiltersContainer, #goToDayLink, #staticURLContainer { display: none !important; }
+.pageHeader, #buttonBar, .toolbar, #goToDayLink, #staticURLContainer { display: none !important; }
+.contributionListFiltersContainer, .authorIndexFiltersContainer { display: none !important; }
 .material_list { display: block !important; }
 .mirrorBar, .mirror { font-family: sans-serif; font-size: 13px; line-height: 1.5; color: #333; }
 .mirrorBar { padding: 6px 16px; background: #eee; border-bottom: 1px solid #ccc; }
@@ -504,9 +515,10 @@ class Crawl:
             home = self._target(self._first(event)) or self._contents(event)
             link = f'<a href="{relative(home, "index.html")}">{escape(event["title"])}</a>'
             files = f'<a href="{relative(self._contents(event), "index.html")}">contents, {len(event["files"])} files</a>'
-            items.append(f"<li>{event['start']} – {end} <small>({event['timezone']})</small><br>{link} <small>({files})</small></li>\n")
+            items.append(f"<li>{event['start']} to {end} <small>({event['timezone']})</small><br>{link} <small>({files})</small></li>\n")
         body = f"<ul>\n{''.join(items)}</ul>\n" if items else "<p>There was no event.</p>\n"
-        return self._listed("Offline mirror", f'{body}<p><small>Copied from <a href="{escape(self._home)}">{escape(self._home)}</a></small></p>\n', "index.html")
+        site = f'<p><small>Copied from <a href="{escape(self._home)}">{escape(self._home)}</a></small></p>\n'
+        return self._listed("Offline mirror", body + site, "index.html")
 
 
 # The target
@@ -601,8 +613,11 @@ def stored(place: str) -> bool:
     return re.match(r"event/[^/]+/files/", place) is not None
 
 
-def write(target: str, found: dict[str, Any], visitor: Visitor, public_url: str) -> dict[str, Any]:
-    """Mirror the events that SCRIPT found. Return changed, events, files, bytes and elsewhere. Raises MirrorError: then target is as it was."""
+def write(target: str, found: dict[str, Any], visitor: Visitor, public_url: str, *, protected: bool = False) -> dict[str, Any]:
+    """Mirror the events that SCRIPT found; with protected, for root's eyes only. Return changed, target, events, files, bytes and elsewhere.
+
+    Raises MirrorError: then target is as it was.
+    """
     look(target)
     events = found["events"]
     target = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
@@ -614,19 +629,23 @@ def write(target: str, found: dict[str, Any], visitor: Visitor, public_url: str)
         with _beside(target) as new:
             crawl = Crawl(visitor, public_url, events, new)
             crawl.run()
-            marker = {"format": 1, "site": public_url, "events": [event["id"] for event in events]}
+            marker = {"format": 1, "site": public_url, "events": [event["id"] for event in events], "protected": protected}
             crawl._write(MARKER, json.dumps(marker, indent=2) + "\n")
             broken = _links.check(new, stored)
             if broken or crawl.failed:
                 raise MirrorError(_sentence(target, broken, crawl), broken)
-            result = {"events": [], "elsewhere": [{"url": crawl._home + key, "why": why} for key, why in sorted(crawl.elsewhere.items())]}
+            result: dict[str, Any] = {
+                "target": target,
+                "events": [],
+                "elsewhere": [{"url": crawl._home + key, "why": why} for key, why in sorted(crawl.elsewhere.items())],
+            }
             for event in events:
                 files, size = counted(os.path.join(new, "event", safe_name(event["id"])))
                 result["events"].append({"id": event["id"], "title": event["title"], "start": event["start"], "files": files, "bytes": size})
             result["files"], result["bytes"] = counted(new)
             result["changed"] = not (os.path.isdir(target) and same(new, target))
             if result["changed"]:
-                os.chmod(new, 0o755)
+                os.chmod(new, 0o700 if protected else 0o755)  # anybody may read what any visitor may see
                 os.sync()  # what is on disk when the power goes is the old mirror or all of the new one
                 exchange(new, target)
             return result
@@ -652,6 +671,8 @@ def mirror(options: dict[str, Any], *, check: bool) -> dict[str, Any]:
         raise MirrorError(f"{day} is no day; write it as 2013-05-28.") from error
     if not os.path.isabs(target) or target == "/":
         raise MirrorError(f"{options['target']} is no place for a mirror; name a directory by its whole path.")
+    if not _indico.installed(options["current"]):
+        raise MirrorError(f"There is no configured release at {options['current']}, so there are no events.")
     present = look(target)
     asked = {"day": day or "", "events": list(dict.fromkeys(options["events"] or [])), "protected": options["protected"], "address": _ADDRESS}
     found = _indico.run(SCRIPT, asked, current=options["current"], user=options["user"], timeout=600)
@@ -660,8 +681,14 @@ def mirror(options: dict[str, Any], *, check: bool) -> dict[str, Any]:
     if check:
         events = [{name: event[name] for name in ("id", "title", "start")} for event in found["events"]]
         changed = present is None or present["events"] != [event["id"] for event in events]
-        return {"changed": changed, "events": events, "left_out": found["left_out"], "line": f"would be mirrored in {target}: {_titles(events)}"}
-    result = write(target, found, Visitor(options["url"], options["public_url"]), options["public_url"])
+        return {
+            "changed": changed,
+            "target": target,
+            "events": events,
+            "left_out": found["left_out"],
+            "line": f"would be mirrored in {target}: {_titles(events)}",
+        }
+    result = write(target, found, Visitor(options["url"], options["public_url"]), options["public_url"], protected=options["protected"])
     seconds = round(time.monotonic() - start, 1)
     events = result["events"]
     size = f"{len(events)} event{'' if len(events) == 1 else 's'}, {result['files']} files, {bytes_to_human(result['bytes'])}"

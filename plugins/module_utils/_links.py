@@ -28,12 +28,14 @@ _EMBEDDED = {
     "link": ("href",),
     "video": ("src", "poster"),
     "object": ("data",),
-    **{tag: ("src",) for tag in ("img", "input", "audio", "source", "track", "embed", "iframe", "frame")},
-    **{tag: ("background",) for tag in ("body", "table", "tr", "td", "th")},
+    **dict.fromkeys(("img", "input", "audio", "source", "track", "embed", "iframe", "frame"), ("src",)),
+    **dict.fromkeys(("body", "table", "tr", "td", "th"), ("background",)),
 }
 _REMOVED = ("srcset", "ping", "integrity", "manifest", "nonce")
 _FRAMES = ("iframe", "frame", "embed", "object", "video", "audio")
-_CSS = re.compile(r"""@import\s*(?:"(?P<import1>[^"]*)"|'(?P<import2>[^']*)')|url\(\s*(?:"(?P<url1>[^"]*)"|'(?P<url2>[^']*)'|(?P<url3>[^)"'\s]*))\s*\)""", re.IGNORECASE)
+_CSS = re.compile(
+    r"""@import\s*(?:"(?P<import1>[^"]*)"|'(?P<import2>[^']*)')|url\(\s*(?:"(?P<url1>[^"]*)"|'(?P<url2>[^']*)'|(?P<url3>[^)"'\s]*))\s*\)""", re.IGNORECASE
+)
 
 
 def rewrite_css(text: str, change: Change) -> str:
@@ -123,7 +125,8 @@ class _Page(HTMLParser):
 
     def _attributes(self, tag: str, given: dict[str, str | None]) -> tuple[dict[str, str | None], str]:
         """Return the attributes as they shall be, and what comes before the tag."""
-        changed, before = {}, ""
+        changed: dict[str, str | None] = {}
+        before = ""
         for name, value in given.items():
             kind = LINK if name in _LINKS.get(tag, ()) else EMBEDDED if name in _EMBEDDED.get(tag, ()) else ""
             if name.startswith("on") or name in _REMOVED or name == "srcdoc":

@@ -12,11 +12,12 @@ description:
   - Writes the events of a day, or those that are named, into a directory that a browser opens from disk, with an index of the events by time.
   - Event, timetable, sessions, contributions, authors, own pages and minutes are Indico's own pages, with their style sheets and pictures.
     Stored files keep their names and bytes. Links within the mirror are relative, others lead to the public site or to where they led before.
-  - The site is read as a visitor reads it, and the database tells what has to be there. A file or page that the site does not give fails the run, as does any link
-    in the new mirror that leads nowhere. The old mirror stays as it was then.
-  - Indico 1.2.2 can make a static site of one event itself. That generator is not used. It packs stored files without asking who may see them, needs LaTeX for a conference,
-    keeps its result in the archive and the database, makes no page for the contributions of a meeting, and checks no link.
-  - The pages have no scripts, since those would ask the site. The timetable of a conference is the one that Indico makes without them; formulas stay as written in TeX.
+  - The site is read as a visitor reads it, and the database tells what has to be there. A file or page that the site does not give fails the run,
+    as does any link in the new mirror that leads nowhere. The old mirror stays as it was then.
+  - Indico 1.2.2 can make a static site of one event itself. That generator is not used. It packs stored files without asking who may see them,
+    needs LaTeX for a conference, keeps its result in the archive and the database, makes no page for the contributions of a meeting, and checks no link.
+  - The pages have no scripts, since those would ask the site. The timetable of a conference is the one that Indico makes without them;
+    formulas stay as written in TeX.
   - The mirror is made beside O(target) and exchanged with it in one step, so a run that is killed leaves the old mirror or the new one.
 author:
   - confops developers (@confops)
@@ -37,7 +38,7 @@ options:
   protected:
     description:
       - Whether the mirror may hold what is protected. Indico must then give 127.0.0.1 full access (its administration, Protection, IP-based access).
-      - Without it, a host that has that access is refused.
+      - Without it, a host that has that access is refused. With it, only the mirror's owner may read it.
     type: bool
     default: false
   url:
@@ -78,6 +79,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+target:
+  description: Directory of the mirror.
+  type: str
+  returned: success
+  sample: /srv/mirror
 events:
   description: The events by time, each with its pages and files in number and bytes. In check mode only C(id), C(title) and C(start).
   type: list
