@@ -35,6 +35,7 @@ venv: $(run_env)/.complete ## the pinned Ansible, for one's own hosts
 	@echo 'export PATH="$(run_env)/bin:$$PATH"'
 
 test check lint: packages := git rsync shellcheck
+test scenario: packages += chromium
 
 test: prepare $(dev_env)/.complete ## everything
 	@$(dev) pytest tests
@@ -51,7 +52,7 @@ unit: $(dev_env)/.complete ## only the unit tests
 sanity: $(dev_env)/.complete ## ansible-test sanity
 	@$(dev) pytest tests/test_sanity.py
 
-scenario: $(dev_env)/.complete ## one molecule scenario, S=default
+scenario: prepare $(dev_env)/.complete ## one molecule scenario, S=default
 	@$(dev) molecule test --scenario-name $(S)
 
 bench-converge: $(dev_env)/.complete ## how long site.yml takes, and on what

@@ -75,7 +75,9 @@ class _Page(HTMLParser):
     def result(self, head: str, body: str) -> str:
         """Return the page with its edits, head at the begin of its head and body at the begin of its body."""
         parts, end = [], 0
-        for start, stop, text in sorted([*self.edits, (self.head, self.head, head), (max(self.body, self.head), max(self.body, self.head), body)]):
+        after = max(self.body, self.head)
+        added = [(self.head, self.head, head), (after, after, body)]
+        for start, stop, text in sorted([*added, *self.edits], key=lambda edit: edit[0]):
             if start >= end:  # not within what another one has replaced
                 parts += [self.text[end:start], text]
                 end = stop
