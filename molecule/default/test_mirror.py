@@ -34,7 +34,7 @@ def refused(run: Run, sentence: str) -> None:
 
 def inside(site: Site, code: str) -> str:
     """Run Python 2.7 inside Indico, as the service user, in one transaction, and return what it prints."""
-    script = f"from indico.core.db import DBMgr\nDBMgr.getInstance().startRequest()\n{code}\nDBMgr.getInstance().endRequest(True)\n"
+    script = f"# coding: utf-8\nfrom indico.core.db import DBMgr\nDBMgr.getInstance().startRequest()\n{code}\nDBMgr.getInstance().endRequest(True)\n"
     return site.run(f"runuser -u {site.user} -- {site.prefix}/current/bin/python -W ignore - <<'END'\n{script}\nEND")
 
 
@@ -152,6 +152,75 @@ def test_everything_that_a_page_loads_lies_on_disk(made: tuple[Run, Path]) -> No
     other = place.parent / "other.html"
     other.write_text('<html><head></head><body><img src="https://example.org/x.png"></body></html>')
     assert chromium.measure(other, "performance.getEntriesByType('resource').map(entry => entry.name)") == ["https://example.org/x.png"]
+
+
+RICH = """
+import os, tempfile
+from indico.core.config import Config
+from indico.web.flask.app import make_app
+from MaKaC.conference import ConferenceHolder, Link, LocalFile, Material
+with make_app().test_request_context('/'):
+    event = ConferenceHolder().getById('20')
+    many = Material()
+    many.setTitle('Many')
+    event.addMaterial(many)
+    for name, data in (('Größe #1 100%.txt', 'one'), ('a' * 200 + '.txt', 'two'), ('own.html', '<img src="https://example.org/x.png">')):
+        path = os.path.join(tempfile.mkdtemp(dir=Config.getInstance().getUploadedFilesTempDir()), 'file')
+        open(path, 'wb').write(data)
+        stored = LocalFile()
+        stored.setFileName(name)
+        stored.setName(name)
+        stored.setFilePath(path)
+        many.addResource(stored)
+    film = Link()
+    film.setURL('https://video.example.org/film?a=1&b=2')
+    film.setName('film')
+    many.addResource(film)
+    part = event.getContributionById('0').newSubContribution()
+    part.setTitle('Part of a talk')
+    event.setDescription('<a href="/event/20/contribution/99">dead</a> <a href="/event/16/">other</a> <img src="https://example.org/y.png" alt="why">')
+"""
+PLAIN = """
+from MaKaC.conference import ConferenceHolder
+from indico.web.flask.app import make_app
+with make_app().test_request_context('/'):
+    event = ConferenceHolder().getById('20')
+    for material in event.getMaterialList():
+        if material.getTitle() == 'Many':
+            event.removeMaterial(material)
+    talk = event.getContributionById('0')
+    for part in talk.getSubContributionList():
+        talk.removeSubContribution(part)
+    event.setDescription('<p>A sample event.</p>')
+"""
+
+
+def test_what_people_write_and_store_is_mirrored_as_it_is(site: Site, made: tuple[Run, Path], tmp_path: Path) -> None:
+    inside(site, RICH)
+    try:
+        run = mirror(site, events=["20"], target="/srv/rich", fetch=str(tmp_path))
+    finally:
+        inside(site, PLAIN)
+        site.run("rm -rf /srv/rich")
+    assert run.returncode == 0, run.output
+    # Indico answers 200 for a talk that does not exist; its words about that are no page of a mirror.
+    (elsewhere,) = run.changed[WRITE][0]["elsewhere"]
+    assert (elsewhere["url"].endswith("/event/20/contribution/99"), elsewhere["why"]) == (True, "the site answered with an error's page")
+    with tarfile.open(tmp_path / f"{site.name}-rich.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+
+    page = tmp_path / "rich/event/20/index.html"
+    text = chromium.dom(page.as_uri())
+    for link in ("/event/20/contribution/99", "/event/16/"):
+        assert re.search(rf'<a href="https?://[^"]+{link}">', text), text
+    assert '<img alt="why">' in text
+    assert '<a href="https://video.example.org/film?a=1&amp;b=2"' in text
+    material = follow(page, "Many")
+    assert chromium.dom(follow(material, "Größe #1 100%.txt").as_uri()).count("one") == 1
+    (long,) = (tmp_path / "rich").rglob("aaaa*.txt")
+    assert long.read_bytes() == b"two" and len(long.name) <= 120
+    assert follow(material, "own.html").read_bytes() == b'<img src="https://example.org/x.png">'
+    assert follow(follow(page, "Contents"), "Part of a talk").name == "session-0-contribution-0-0.html"
 
 
 def test_a_second_run_changes_nothing(site: Site, made: tuple[Run, Path], day: str) -> None:

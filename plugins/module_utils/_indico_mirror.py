@@ -105,7 +105,7 @@ def describe(event, visitor):
         return found
     materials(event, visitor, found, found['title'])
     owners = [(session, urlHandlers.UHSessionDisplay) for session in event.getSessionList()]
-    for contribution in event.getContributionList():
+    for contribution in sorted(event.getContributionList(), key=lambda one: (str(one.getStartDate() or '9'), len(one.getId()), one.getId())):
         owners.append((contribution, urlHandlers.UHContributionDisplay))
         owners.extend((part, urlHandlers.UHSubContributionDisplay) for part in contribution.getSubContributionList())
     for owner, handler in owners:
@@ -204,6 +204,11 @@ def relative(place: str, page: str) -> str:
 # The site
 
 
+def _is_error(page: str) -> bool:
+    """Return whether a page tells of an error. Indico answers 200 with some of them, or with nothing; they have a frame, and no event in their title."""
+    return not page.strip() or (re.search(r"<title>\s*Indico\s*</title>", page) is not None and '<div class="wrapper">' in page)
+
+
 class Visitor:
     """Asks this host for pages under the name that browsers use. url is its home page as this host reaches it, public_url as browsers see it."""
 
@@ -262,6 +267,8 @@ class Crawl:
         self._ids = {event["id"] for event in self.events}
         self._links = {self.key(one["url"]): one["to"] for event in self.events for one in event["links"]}
         self._files = {self.key(one["url"]): one for event in self.events for one in event["files"]}
+        self._needed = {*self._files, *(self._first(event) for event in self.events)}
+        self._needed.update(self.key(one["url"]) for event in self.events for one in event["pages"])
         self._pages: list[_Page] = []
         self._queue: deque[str] = deque()
         self._taken: set[str] = set()  # places, in small letters: some file systems know no others
@@ -325,23 +332,20 @@ class Crawl:
         due = page or key in self._files
         asked = f"event/{mine[0]}/{_STATIC_TIMETABLE}" if mine and mine[1] == "timetable/" else key
         for attempt in (1, 2):
+            status, location = 0, ""
             try:
                 with self.visitor.get(asked) as answer:
-                    status, kind = answer.status, (answer.getheader("Content-Type") or "").split(";")[0].strip().lower()
-                    if status == 200:
-                        self._keep(key, kind, answer, page=page)
-                        return
-                    location = answer.getheader("Location") or ""
+                    status, location = answer.status, answer.getheader("Location") or ""
+                    why = f"the site answered {status}" if status != 200 else self._keep(key, answer, page=page)
             except (OSError, http.client.HTTPException) as error:
-                status, location = 0, str(error) or type(error).__name__
-            if status not in (0, 500, 502, 503, 504) or attempt == 2:
+                why = f"the site did not answer: {error or type(error).__name__}"
+            lasting = status and status < 500
+            if not why or lasting or attempt == 2:
                 break
             time.sleep(1)
-        if 300 <= status < 400 and page and self._redirected(key, location):
+        if not why or (page and 300 <= status < 400 and self._redirected(key, location)):
             return
-        known = key in self._files or any(key == self.key(one["url"]) for event in self.events for one in event["pages"]) or (mine and not mine[1])
-        why = f"the site answered {status}" if status else f"the site did not answer: {location}"
-        if known or (due and (status == 0 or status >= 500)):
+        if key in self._needed or (due and not lasting):
             self.failed[key] = why
             self.places[key] = self._place(key, "")  # nothing will be there, and the check will find it
         elif due:
@@ -363,32 +367,36 @@ class Crawl:
         self.places[key] = wanted + "\0"  # where that will be is not known yet
         return True
 
-    def _keep(self, key: str, kind: str, answer: http.client.HTTPResponse, *, page: bool) -> None:
+    def _keep(self, key: str, answer: http.client.HTTPResponse, *, page: bool) -> str:
+        """Store what the site gave. Return what is wrong with it, or nothing. Raises OSError or HTTPException."""
+        kind = (answer.getheader("Content-Type") or "").split(";")[0].strip().lower()
         if not page and key not in self._files and not kind.startswith(_ASSETS):
-            return
+            return f"it is {kind or 'of no type'}"
         place = self._place(key, kind)
+        path = os.path.join(self.directory, place)
         length, size = answer.length, 0
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._taken.discard, place.lower())
             with self._create(place) as stream:
+                undo.callback(os.unlink, path)
                 while chunk := answer.read(2**20):
                     size += stream.write(chunk)
             if length is not None and size != length:
                 raise OSError(f"the answer ended after {size} of {length} bytes")
-        except (OSError, http.client.HTTPException):
-            self._taken.discard(place.lower())
-            os.unlink(os.path.join(self.directory, place))
-            raise
+            if key in self._files and size != self._files[key]["size"]:
+                return f"the site gave {size} bytes, the archive has {self._files[key]['size']}"
+            if page and _is_error(_links.read(path)):
+                return "the site answered with an error's page"
+            undo.pop_all()
         self.places[key] = place
-        if key in self._files and size != self._files[key]["size"]:
-            self.failed[key] = f"the site gave {size} bytes, the archive has {self._files[key]['size']}"
-            os.unlink(os.path.join(self.directory, place))
-        elif page or kind == "text/css":
+        if page or kind == "text/css":
             self._pages.append(_Page(key, place))
-            for how, value in _links.references(_links.read(os.path.join(self.directory, place)), css=not page):
+            for how, value in _links.references(_links.read(path), css=not page):
                 found = self.key(value, key)
                 wanted = self._wanted(how, found) if found and not value.startswith("#") else ""
                 if wanted:
                     self._want(wanted)
+        return ""
 
     # Places
 

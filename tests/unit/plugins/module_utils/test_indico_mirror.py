@@ -133,11 +133,13 @@ PAGES: dict[str, tuple[int, str, bytes | str]] = {
         "text/html; charset=utf-8",
         '<html><head><link rel="stylesheet" href="/conf/css/a.css?1"><script src="/conf/x.js"></script></head><body><img src="/conf/images/none.png" alt="n">'
         '<a href="/conf/event/1/timetable/">t</a><a href="/conf/event/1/material/0/">m</a><a href="contribution/7">7</a><a href="contribution/8">8</a>'
+        '<a href="contribution/9">9</a>'
         '<a href="/conf/event/2/">2</a><img src="https://elsewhere.example/x.png"><img src="/conf/event/1/logo"></body></html>',
     ),
     "event/1/other-view?view=standard&fr=no": (200, "text/html", "<p>Static timetable <a href='/conf/event/1/contribution/1'>1</a>"),
     "event/1/contribution/1": (200, "text/html", "<h1>Talk</h1>"),
     "event/1/contribution/7": (404, "text/html", "none"),
+    "event/1/contribution/9": (200, "text/html", '<head><title>Indico</title></head><div class="wrapper">Sorry</div>'),
     "event/1/contribution/8": (302, f"{PUBLIC}/event/1/user/login", ""),
     "event/1/material/0/": (303, f"{PUBLIC}/event/1/material/0/0.html", ""),
     "event/1/material/0/0.html": (200, "text/html", b"<a href='nowhere'>\xff"),
@@ -145,6 +147,7 @@ PAGES: dict[str, tuple[int, str, bytes | str]] = {
     "css/a.css": (200, "text/css", "a { b: url('../images/b.png') } c { d: url(../images/none.png) }"),
     "images/b.png": (200, "image/png", b"\x89PNG"),
 }
+ERROR = '<html><head><title>Indico</title></head><body><div class="wrapper">Sorry</div></body></html>'
 FILES = [file("event/1/material/0/0.html", "../own é.html", 19)]
 
 
@@ -242,6 +245,7 @@ def test_a_site_becomes_a_mirror(visitor: Visitor, target: str) -> None:
     assert result["elsewhere"] == [
         {"url": f"{PUBLIC}/event/1/contribution/7", "why": "the site answered 404"},
         {"url": f"{PUBLIC}/event/1/contribution/8", "why": "the site answered 302"},
+        {"url": f"{PUBLIC}/event/1/contribution/9", "why": "the site answered with an error's page"},
     ]
     assert (result["changed"], result["files"], result["bytes"]) == (True, len(mirror), sum(map(len, mirror.values())))
     assert result["events"][0]["files"] == 6
@@ -275,6 +279,8 @@ def test_a_second_mirror_is_written_only_when_something_differs(visitor: Visitor
         ("event/1/material/0/0.html", (200, "text/html", "short"), "the site gave 5 bytes, the archive has 19"),
         ("event/1/contribution/1", (403, "text/html", ""), f"{PUBLIC}/event/1/contribution/1: the site answered 403"),
         ("event/1/contribution/7", (500, "text/html", ""), f"{PUBLIC}/event/1/contribution/7: the site answered 500"),
+        ("event/1/contribution/1", (200, "text/html", ERROR), f"{PUBLIC}/event/1/contribution/1: the site answered with an error's page"),
+        ("event/1/contribution/1", (200, "text/html", " "), f"{PUBLIC}/event/1/contribution/1: the site answered with an error's page"),
         ("event/1/", (302, f"{PUBLIC}/user/login", ""), f"{PUBLIC}/event/1/: the site answered 302"),
     ],
 )
