@@ -35,8 +35,8 @@ from html import escape
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from ansible.module_utils.common.text.formatters import bytes_to_human
 from ansible_collections.confops.indico.plugins.module_utils import _indico, _links
+from ansible_collections.confops.indico.plugins.module_utils._info import human
 
 MARKER = ".confops-mirror.json"
 _ADDRESS = "127.0.0.1"  # where the host asks itself, and so from where
@@ -684,8 +684,6 @@ def mirror(options: dict[str, Any], *, check: bool) -> dict[str, Any]:
     present = look(target)
     asked = {"day": day or "", "events": list(dict.fromkeys(options["events"] or [])), "protected": options["protected"], "address": _ADDRESS}
     found = _indico.run(SCRIPT, asked, current=options["current"], user=options["user"], timeout=600)
-    if "refused" in found:
-        raise MirrorError(found["refused"])
     if check:
         events = [{name: event[name] for name in ("id", "title", "start")} for event in found["events"]]
         changed = present is None or present["events"] != [event["id"] for event in events]
@@ -699,7 +697,7 @@ def mirror(options: dict[str, Any], *, check: bool) -> dict[str, Any]:
     result = write(target, found, Visitor(options["url"], options["public_url"]), options["public_url"], protected=options["protected"])
     seconds = round(time.monotonic() - start, 1)
     events = result["events"]
-    size = f"{len(events)} event{'' if len(events) == 1 else 's'}, {result['files']} files, {bytes_to_human(result['bytes'])}"
+    size = f"{len(events)} event{'' if len(events) == 1 else 's'}, {result['files']} files, {human(result['bytes'])}"
     line = f"{size} in {target}, no broken link, {seconds} s: {_titles(events)}"
     return {**result, "left_out": found["left_out"], "broken": [], "seconds": seconds, "line": line}
 

@@ -194,20 +194,20 @@ def summary(info: dict[str, Any]) -> list[str]:
         lines.append(f"maintenance is on since {info['maintenance']['since']}: visitors get 503 and the scheduler pauses")
     for unit in info["units"]:
         more = [f"since {unit['since']}"] if unit["since"] else []
-        more += [_human(unit["memory_bytes"])] if unit["memory_bytes"] else []
+        more += [human(unit["memory_bytes"])] if unit["memory_bytes"] else []
         more += [f"restarted {unit['restarts']} times"] if unit["restarts"] else []
         lines.append(", ".join([f"{unit['name']}: {unit['active']}", *more]))
     for storage in info["storages"]:
         last = storage["last_transaction"]
         newest = f"last transaction {last['time']}" if last else storage["error"] or "no transaction yet"
-        lines.append(f"storage {storage['name']}: {_human(storage['bytes'])}, port {storage['port']}, {newest}")
+        lines.append(f"storage {storage['name']}: {human(storage['bytes'])}, port {storage['port']}, {newest}")
     if info["page"]:
         page_found = info["page"]
         lines.append(f"home page: {page_found['status'] or page_found['error']} in {page_found['seconds']:.2f} s from {page_found['url']}")
     if info["sizes"]:
-        lines.append("on disk: " + ", ".join(f"{name} {_human(size)}" for name, size in info["sizes"].items()))
+        lines.append("on disk: " + ", ".join(f"{name} {human(size)}" for name, size in info["sizes"].items()))
     space = info["file_system"]
-    lines.append(f"free: {_human(space['free_bytes'])} of {_human(space['total_bytes'])}")
+    lines.append(f"free: {human(space['free_bytes'])} of {human(space['total_bytes'])}")
     return lines
 
 
@@ -215,8 +215,9 @@ def _iso(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _human(size: int) -> str:
+def human(size: float) -> str:
+    """Return a number of bytes as people read it, such as 25.70 MB."""
     for unit, factor in (("TB", 2**40), ("GB", 2**30), ("MB", 2**20), ("KB", 2**10)):
         if size >= factor:
             return f"{size / factor:.2f} {unit}"
-    return f"{size} bytes"
+    return f"{size:.0f} bytes"

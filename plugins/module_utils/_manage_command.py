@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_admin, _info, _repository, _scheduler, _units
+from ansible_collections.confops.indico.plugins.module_utils import _cleanup, _indico, _indico_admin, _info, _repository, _scheduler, _units
 
 _PATIENCE = 30  # seconds to wait for the database server
 
@@ -42,7 +42,7 @@ def main(settings_path: str, arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         result: dict[str, Any] = options.run(Settings(settings_path), options)
-    except (_indico.IndicoError, _units.UnitError, OSError) as error:
+    except (_indico.IndicoError, _cleanup.CleanupError, _units.UnitError, OSError) as error:
         if options.json:
             _say(json.dumps({"error": str(error)}))
         else:
@@ -72,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     verb(verbs, "status", _status, "what runs here, and what is wrong", common)
+    cleaned = verb(verbs, "clean", _clean, "remove what is left behind; sessions that live, and files in use, stay", writes)
+    cleaned.add_argument("what", nargs="*", default=[], metavar="WHAT", help=f"of {', '.join(_cleanup.KINDS)}; all of them without")
+    cleaned.add_argument("--cache-days", type=float, default=_cleanup.Rules.cache_days, help="what has no expiry of its own goes after so many days")
+    cleaned.add_argument("--min-age-hours", type=float, default=_cleanup.Rules.min_age_hours, help="temporary files go after so many hours")
+    cleaned.add_argument("--log-days", type=float, default=_cleanup.Rules.log_days, help="rotated logs go after so many days")
     verb(verbs, "metrics", _metrics, "write the scheduler's metrics for Prometheus", common).add_argument("path")
     admins = verbs.add_parser("admins", help="the administrators").add_subparsers(required=True, metavar="VERB")
     verb(admins, "list", _admins_list, "who administers the site", common)
@@ -119,6 +124,15 @@ def _status(settings: Settings, _options: argparse.Namespace) -> dict[str, Any]:
     found["summary"] = _info.summary(found) + _scheduler.summary(found["scheduler"])[:1]
     found["problems"] = _info.problems(found) + ([] if found["maintenance"] else found["scheduler"]["problems"])
     return found
+
+
+def _clean(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    unknown = sorted(set(options.what) - set(_cleanup.KINDS))
+    if unknown:
+        raise _cleanup.CleanupError(f"{', '.join(unknown)} cannot be cleaned; {', '.join(_cleanup.KINDS)} can.")
+    rules = _cleanup.Rules(cache_days=options.cache_days, min_age_hours=options.min_age_hours, log_days=options.log_days)
+    found = _cleanup.run(settings.prefix, options.what or list(_cleanup.KINDS), rules, check=options.dry_run)
+    return {"cleaned": {name: one.data() for name, one in found.items()}, "summary": _cleanup.lines(found, check=options.dry_run)}
 
 
 def _metrics(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:

@@ -49,16 +49,8 @@ def test_summary() -> None:
 
 
 def test_summary_of_an_empty_host() -> None:
-    empty = {
-        "releases": {},
-        "debian_packages": {},
-        "units": [],
-        "storages": [],
-        "page": None,
-        "maintenance": None,
-        "sizes": {},
-        "file_system": GOOD["file_system"],
-    }
+    nothing = {"releases": {}, "debian_packages": {}, "units": [], "storages": [], "page": None, "maintenance": None, "sizes": {}}
+    empty = {**nothing, "file_system": GOOD["file_system"]}
     assert _info.summary(empty) == ["nothing is installed here", "free: 512.00 GB of 1.00 TB"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def test_what_is_refused(settings: str, asked: list[dict[str, Any]], capsys: pyt
     assert _manage_command.main(settings, [*words, "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == {"error": sentence}
     assert asked == []
+
+
+def test_cleaning(settings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forgotten = tmp_path / "tmp/Indico123"
+    forgotten.parent.mkdir()
+    forgotten.write_text("x" * 100)
+    os.utime(forgotten, (1e9, 1e9))
+    assert _manage_command.main(settings, ["clean", "tmp", "--dry-run"]) == 0
+    assert capsys.readouterr().out == "tmp: 1 files (100 bytes) would go\n"
+    assert _manage_command.main(settings, ["clean", "tmp", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cleaned"]["tmp"]["bytes"] == 100
+    assert not forgotten.exists()
+    assert _manage_command.main(settings, ["clean", "archive"]) == 1
+    assert capsys.readouterr().err == "archive cannot be cleaned; cache, tmp, sessions, logs can.\n"
 
 
 def test_problems_are_an_exit_code(settings: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
