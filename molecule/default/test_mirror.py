@@ -220,7 +220,7 @@ def test_what_people_write_and_store_is_mirrored_as_it_is(site: Site, made: tupl
     (long,) = (tmp_path / "rich").rglob("aaaa*.txt")
     assert long.read_bytes() == b"two" and len(long.name) <= 120
     assert follow(material, "own.html").read_bytes() == b'<img src="https://example.org/x.png">'
-    assert follow(follow(page, "Contents"), "Part of a talk").name == "session-0-contribution-0-0.html"
+    assert follow(follow(page, "Contents"), "Part of a talk").name.startswith("session-0-contribution-0-")
 
 
 def test_a_second_run_changes_nothing(site: Site, made: tuple[Run, Path], day: str) -> None:
@@ -278,7 +278,7 @@ def test_a_file_that_is_not_whole_is_refused(site: Site, made: tuple[Run, Path])
     before = state(site)
     stored = site.run(f"find {site.prefix}/archive -path '*/C{MEETING}/*' -name talk-2.pdf")
     site.run(f"cp -p {stored} /root/talk-2.pdf")
-    site.run(f"(for i in $(seq 600); do [ -e /srv/.mirror.confops-new ] && echo more >>{stored} && exit; sleep 0.02; done) >/dev/null 2>&1 &")
+    site.run(f"(while [ -e /root/talk-2.pdf ]; do [ -e /srv/.mirror.confops-new ] && echo more >>{stored} && exit; sleep 0.02; done) >/dev/null 2>&1 &")
     try:
         run = mirror(site, events=[MEETING])
     finally:
