@@ -100,3 +100,12 @@ def test_no_tls_port(site: Site) -> None:
     with socket.socket() as probe:
         probe.settimeout(2)
         assert probe.connect_ex((site.variables["lab_address"], 443)) != 0
+
+
+def test_an_event_is_mirrored_from_below_a_path(site: Site) -> None:
+    """Every page and file of it, or the run would have failed."""
+    run = site.play(playbook="playbooks/offline_mirror.yml", events=["24"], target="/srv/mirror")
+    assert run.returncode == 0, run.output
+    (made,) = (result for results in run.changed.values() for result in results)
+    assert (made["changed"], made["broken"], made["files"] > 40) == (True, [], True)
+    assert "/conf/" not in site.run("cat /srv/mirror/index.html").replace("https://events.example.org/conf/", "")

@@ -44,6 +44,7 @@ _ADDRESS = "127.0.0.1"  # where the host asks itself, and so from where
 SCRIPT = r"""
 connect()
 from datetime import datetime, timedelta
+from indico.core.config import Config
 from indico.web.flask.app import make_app
 from MaKaC.accessControl import AccessWrapper
 from MaKaC.common.indexes import IndexesHolder
@@ -118,7 +119,8 @@ trusted = arguments['address'] in HelperMaKaCInfo.getMaKaCInfoInstance().getIPBa
 if trusted and not arguments['protected']:
     answer(refused='Indico shows protected events to %s, from where this host asks itself, so a mirror would hold what a visitor may not see. '
                    'Take the address off its list of IP addresses with full access, or give protected=true.' % arguments['address'])
-with make_app().test_request_context('/'):
+# The site may lie below a path of its host.
+with make_app().test_request_context('/', base_url=Config.getInstance().getBaseURL()):
     visitor = AccessWrapper()
     if trusted:
         visitor.setIP(arguments['address'])
