@@ -50,19 +50,24 @@ def answer(**result):
     json.dump(result, _reply)
     _reply.flush()
     os._exit(0)
-def connect():
-    'Open the database for one request. A client of ZEO waits for ever, so its port is tried first.'
-    from indico.core.config import Config
-    host, port = Config.getInstance().getDBConnectionParams()
+def unanswered(host, port):
+    'Return why a server does not answer, None for one that does. A client of ZEO waits for ever, so its port is tried first.'
     deadline = time.time() + arguments['patience']
     while True:
         try:
             socket.create_connection((host, port), 2).close()
-            break
+            return None
         except socket.error as error:
             if time.time() > deadline:
-                answer(unreachable='ZEO at %s:%s does not answer (%s)' % (host, port, error))
+                return str(error)
             time.sleep(0.5)
+def connect():
+    'Open the database for one request.'
+    from indico.core.config import Config
+    host, port = Config.getInstance().getDBConnectionParams()
+    error = unanswered(host, port)
+    if error:
+        answer(unreachable='ZEO at %s:%s does not answer (%s)' % (host, port, error))
     from indico.core.db import DBMgr
     manager = DBMgr.getInstance()
     manager.startRequest()

@@ -6,22 +6,23 @@ from __future__ import annotations
 
 from typing import Any
 
-SCRIPT = r"""
+from ansible_collections.confops.indico.plugins.module_utils import _indico_content
+
+SCRIPT = rf"""
 connect()
-from MaKaC.authentication.AuthenticationMgr import AuthenticatorMgr
+{_indico_content.ACCOUNTS}
+""" + r"""
 from MaKaC.common.info import HelperMaKaCInfo
-from MaKaC.user import Avatar, AvatarHolder, LoginInfo
+from MaKaC.user import Avatar, LoginInfo
 
 FIELDS = [('email', 'Email'), ('first_name', 'FirstName'), ('family_name', 'FamilyName')]
 
 def find():
     'Return the account with this login or, failing that, with this address, and its local identity.'
-    local = AuthenticatorMgr().getById('Local')
-    if arguments['login'] and local.hasKey(arguments['login']):
-        identity = local.getById(arguments['login'])
+    for identity in identities(arguments['login'], ['Local']) if arguments['login'] else []:
         return identity.getUser(), identity
     if arguments['email']:
-        for avatar in AvatarHolder().match({'email': arguments['email']}, exact=1, onlyActivated=False, searchInAuthenticators=False):
+        for avatar in accounts_at(arguments['email']):
             return avatar, None
     return None, None
 

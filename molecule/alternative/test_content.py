@@ -1,0 +1,270 @@
+"""What operators do around Indico's content: a deleted event comes back, categories are repaired, reservations change hands, stored files are looked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lib.browser import Browser
+from tests.lib.site import Site
+
+RESTORE, INTEGRITY, OWNER, FILES = (f"playbooks/{name}.yml" for name in ("event_restore", "category_integrity", "reservation_owner", "file_check"))
+TITLE = "Zürich grid computing days"
+
+
+# Runs CODE in one transaction, begun again when the scheduler or a worker was faster, and says what it put into answer.
+HARNESS = r"""
+import json, os, sys, warnings
+warnings.simplefilter('ignore')
+reply = os.fdopen(os.dup(1), 'w')
+os.dup2(2, 1)
+import transaction
+from indico.core.db import DBMgr
+manager = DBMgr.getInstance()
+manager.startRequest()
+from ZODB.POSException import ConflictError
+from indico.core.index import Catalog
+from MaKaC.common.indexes import IndexesHolder
+from MaKaC.common.info import HelperMaKaCInfo
+from MaKaC.conference import CategoryManager, ConferenceHolder
+from MaKaC.user import AvatarHolder
+for attempt in range(5):
+    names = dict(globals(), answer=None)
+    try:
+        exec(CODE, names)
+        transaction.commit()
+        break
+    except ConflictError:
+        transaction.abort()
+        manager.sync()
+json.dump(names['answer'], reply)
+reply.flush()
+os._exit(0 if attempt < 4 else 1)
+"""
+
+
+def indico(site: Site, script: str) -> Any:
+    """Run a script inside the release and return what it puts into answer, as data."""
+    command = f"PYTHON_EGG_CACHE={site.prefix}/tmp/egg-cache runuser -u {site.user} -- {site.prefix}/current/bin/python -"
+    text = f"CODE = {script.encode()!r}\n{HARNESS}"
+    return json.loads(site.run(f"{command} 2>/tmp/indico-script.err <<'SCRIPT' || {{ cat /tmp/indico-script.err; exit 1; }}\n{text}\nSCRIPT"))
+
+
+def result(site: Site, playbook: str, *arguments: str, **extra: object) -> dict[str, Any]:
+    """Run a playbook, which may fail, and return what its module found, what it reported (said), what failed (failures), and which tasks changed something."""
+    run = site.play(*arguments, playbook=playbook, **extra)
+    report = json.JSONDecoder().raw_decode(run.output[run.output.index("{\n") :])[0]
+    tasks = {task["task"]["name"]: task["hosts"].get(site.name, {}) for task in report["plays"][0]["tasks"]}
+    found = next((one for one in tasks.values() if "steps" in one or "orphans" in one), {})
+    return {**found, "said": tasks.get("Report", {}).get("msg"), "failures": run.failures, "tasks_changed": list(run.changed)}
+
+
+# Events
+
+# Gives one event of the seed that is still to come all that a deletion takes away, and deletes a contribution of it, with a file, before.
+PREPARE = r"""
+from datetime import timedelta
+from MaKaC.common.timezoneUtils import nowutc
+from MaKaC.common.url import ShortURLMapper
+from MaKaC.evaluation import Submission, Textbox
+from indico.web.flask.app import make_app
+with make_app(True).test_request_context('/'):
+    event = [one for one in CategoryManager().getById('2').getConferenceList() if one.getTitle() == TITLE and one.getStartDate() > nowutc()][0]
+    evaluation, question = event.getEvaluations()[0], Textbox()
+    if not evaluation.getQuestions():
+        question.setQuestionValue('Well?')
+        evaluation.insertQuestion(question)
+        evaluation.setTitle('How it was')
+        chloe = AvatarHolder().match({'email': 'chloe@example.org'}, exact=1, searchInAuthenticators=False)[0]
+        Submission(evaluation, chloe).addNewAnswer(question, 'Very well')
+    alarm = event.newAlarm(event.getStartDate() - timedelta(days=1))
+    alarm.addToAddr('all@example.org')
+    alarm.setNote('Do come')
+    event.setUrlTag('grid')
+    ShortURLMapper().remove(event)
+    ShortURLMapper().add('grid', event)
+    for one in event.getContributionList()[3:]:
+        one.delete()
+    answer = [event.getId(), event._p_oid.encode('hex')]
+"""
+# All that the database says of an event outside of its own objects, and what a deletion empties in it.
+TELL = r"""
+from MaKaC.common.url import ShortURLMapper
+event = manager.getDBConnection().get(OID.decode('hex'))
+index = IndexesHolder().getIndex
+days = lambda name: sorted([one, day] for one, part in index(name)._idxCategItem.items() for day, events in part.getIdxDate().items() if event in events)
+answer = {
+    'holder': ConferenceHolder().hasKey(EVENT), 'owners': [one.getId() for one in event.getOwnerList()],
+    'held': [one.getId() for one in CategoryManager().getList() if event in one.conferences],
+    'counters': dict((one.getId(), one.getNumConferences()) for one in CategoryManager().getList()),
+    'category': sorted(one for one, events in index('category')._idxCategItem.items() if EVENT in events),
+    'days': days('categoryDate'), 'all_days': days('categoryDateAll'),
+    'calendar': [[key for key, events in tree.items() if EVENT in events] for tree in (index('calendar')._idxSdate, index('calendar')._idxEdate)],
+    'title': [one for one, _score in index('conferenceTitle').search('grid')].count(EVENT),
+    'starts': [one for one, part in Catalog.getIdx('categ_conf_sd')._container.items() if part.has_obj(event)],
+    'short': ShortURLMapper().hasKey('grid') and ShortURLMapper().getById('grid').getId(),
+    'links': sorted([one.getEmail(), kind, role] for one in AvatarHolder().getList() for kind, roles in one.getLinkedTo().items() for role, things in roles.items()
+                    for thing in things if thing is event),
+    'contributions': sorted(event.contributions), 'sessions': sorted(event.sessions),
+    'evaluations': [[one.getTitle(), one.getConference() is event, [question.getQuestionValue() for question in one.getQuestions()],
+                    [[sub.getSubmitter().getEmail(), [str(said.getAnswerValue()) for said in sub.getAnswers()]] for sub in one.getSubmissions()]]
+                    for one in event.getEvaluations()],
+    'answers': sorted(one.getEmail() for one in AvatarHolder().getList() for _sub in one.getLinkTo('evaluation', 'submitter')),
+    'alarms': [[str(one.getStartOn()), one.getToAddrList(), one.getNote()] for one in event.getAlarmList()],
+}
+"""
+
+
+def listed(browser: Browser, category: str) -> set[str]:
+    """Return the ids of the events that a category's page shows."""
+    return set(re.findall(r"/event/(\w+)/", browser.get(f"/category/{category}/").text))
+
+
+def delete(browser: Browser, event: str) -> None:
+    answer = browser.post(f"/event/{event}/manage/tools/delete", {"confirm": "1"})
+    assert answer.status_code in (302, 303), answer.text[:2000]
+    assert browser.get(f"/event/{event}/").status_code == 404
+
+
+def test_a_deleted_event_comes_back_as_it_was(site: Site, member: Browser, visitor: Browser) -> None:
+    event, oid = indico(site, f"TITLE = {TITLE.encode()!r}\n{PREPARE}")
+    tell = f"EVENT, OID = {event!r}, {oid!r}\n{TELL}"
+    before = indico(site, tell)
+    assert before["alarms"] and before["short"] == event and before["answers"] == ["chloe@example.org"] and len(before["contributions"]) == 3
+    page = visitor.get(f"/event/{event}/").text
+    files = {link: visitor.get(link).content for link in set(re.findall(r'href="([^"]+/material/[^"]+)"', page))}
+    assert len(files) >= 4 and any(content.startswith(b"%PDF") for content in files.values())
+    assert event in listed(visitor, "2")
+
+    delete(member, event)
+    gone = indico(site, tell)
+    assert (gone["holder"], gone["held"], gone["days"], gone["evaluations"], gone["answers"]) == (False, [], [], [], [])
+    assert event not in listed(visitor, "2")
+    (line,) = [one for one in result(site, RESTORE)["events"] if one["event"] == event]
+    assert line["title"] == TITLE and line["deleted"] > line["start"][:4]
+
+    check = result(site, RESTORE, "--check", event=event)
+    assert check["said"][0].startswith(f"event {event}, {TITLE}: would come back, in category 2 (Workshops), with 3 contributions in 1 sessions and ")
+    assert indico(site, tell) == gone
+    done = result(site, RESTORE, event=event)
+    assert done["steps"] == check["steps"]
+    assert (done["title"], done["category"], done["category_title"], done["contributions"], done["files_missing"]) == (TITLE, "2", "Workshops", 3, [])
+    assert done["files_found"] == 5  # of three talks, the document and the minutes
+
+    assert indico(site, tell) == before
+    assert re.sub(r"\s+", " ", visitor.get(f"/event/{event}/").text) == re.sub(r"\s+", " ", page)
+    assert {link: visitor.get(link).content for link in files} == files
+    assert event in listed(visitor, "2") and visitor.get("/e/grid").status_code == 200
+    assert result(site, INTEGRITY)["failures"] == []
+    again = result(site, RESTORE, event=event)
+    assert (again["changed"], again["tasks_changed"], again["title"]) == (False, [], TITLE)
+
+
+def test_an_event_whose_category_is_gone_needs_another_one(site: Site) -> None:
+    browser = site.browser()
+    assert browser.log_in("admin", site.password("admin")) == "in"
+    category = indico(site, "category = CategoryManager().getRoot().newSubCategory(0); category.setName('Closed'); answer = category.getId()")
+    event = browser.create_meeting("Homeless «é»", category=category)
+    delete(browser, event)
+    assert result(site, RESTORE, event=event, category="2")["failures"] == [
+        f"Event {event} was in category {category} (Closed), which can have it back; restore it there, without category, and move it in Indico."
+    ]
+    indico(site, f"CategoryManager().getById({category!r}).delete()")
+    sentence = f"The category that event {event} was in is gone; name the one that it is to go to, as category."
+    assert result(site, RESTORE, "--check", event=event)["failures"] == [sentence]
+    assert result(site, RESTORE, event=event)["failures"] == [sentence]
+    assert result(site, RESTORE, event=event, category="4711")["failures"] == ["There is no category 4711."]
+    assert result(site, RESTORE, event=event, category="0")["failures"] == ["Category 0 (Home) holds categories, and so no events."]
+    assert result(site, RESTORE, event=event, category="2")["category"] == "2"
+    assert site.browser().title(f"/event/{event}/").startswith("Homeless «é»")
+    assert result(site, INTEGRITY)["failures"] == []
+    assert result(site, RESTORE, event="4711")["failures"] == ["There is no event 4711, and the database holds no deleted one; after a pack, only a backup does."]
+
+
+# Categories
+
+# Damages counters, lists and indexes, each in a way that Indico's own code does not heal.
+DAMAGE = r"""
+from BTrees.OOBTree import OOSet
+from MaKaC.common.indexes import CalendarDayIndex
+categories, events = CategoryManager(), ConferenceHolder()
+categories.getById('3')._numConferences += 7
+listed, lost, unknown = [one for one in categories.getById('2').getConferenceList()][:3]
+index = IndexesHolder().getIndex
+tree = index('category')._idxCategItem
+tree['2'] = [one for one in tree['2'] if one != listed.getId()]
+tree['1'] = tree['1'] + [listed.getId()]
+calendar = index('categoryDate')._idxCategItem['2'].getIdxDate()
+for day in [day for day, there in calendar.items() if listed in there]:
+    del calendar[day]
+index('categoryDateAll')._idxCategItem['1'].getIdxDate()[1000000000] = OOSet([listed])
+index('conferenceTitle').unindex(listed.getId())
+Catalog.getIdx('categ_conf_sd').getCategory('2').unindex_obj(listed)
+categories.getById('2').conferences.remove(lost)
+events.remove(unknown)
+answer = [listed.getId(), lost.getId(), unknown.getId()]
+"""
+# Cuts a new category off the tree, and an event off every category.
+CUT = r"""
+root = CategoryManager().getRoot()
+category = root.newSubCategory(0)
+category.setName('Cut off')
+del root.subcategories[category.getId()]
+root._p_changed = True
+event = CategoryManager().getById('2').newConference(AvatarHolder().match({'email': 'bruno@example.org'}, exact=1, searchInAuthenticators=False)[0])
+event.setTitle('Adrift')
+CategoryManager().getById('2').removeConference(event)
+answer = [category.getId(), event.getId()]
+"""
+
+
+def test_damage_is_reported_then_repaired(site: Site, visitor: Browser, tmp_path: Path) -> None:
+    assert result(site, INTEGRITY)["failures"] == []
+    listed_, lost, unknown = indico(site, DAMAGE)
+    assert visitor.get(f"/event/{unknown}/").status_code == 404
+    report = tmp_path / "categories.json"
+    found = result(site, INTEGRITY, report_file=str(report))
+    problems = [one["problem"] for one in found["problems"]]
+    for part in (
+        "Category 3 (Conferences) counts 19 events and has 12",
+        "is in category 2 (Workshops), which does not hold it",
+        f"Category 2 (Workshops) holds event {unknown} (",
+        f"In index category, category 2, event {listed_} (",
+        f"In index category, category 1, there is event {listed_}",
+        "In index categoryDate, category 2, ",
+        f"In index categoryDateAll, category 1, 2001-09-09, there is event {listed_}",
+        f"In index conferenceTitle, titles, event {listed_} (",
+        f"In index categ_conf_sd, category 2, event {listed_} (",
+    ):
+        assert any(part in one for one in problems), (part, problems)
+    (sentence,) = found["failures"]
+    assert sentence.startswith(f"{len(problems)} problems are left, such as: ") and f"-e repair=true to repair {len(problems)} of them." in sentence
+    assert json.loads(report.read_text())[site.name]["problems"] == found["problems"]
+    check = result(site, INTEGRITY, "--check", repair=True)
+    assert len(check["steps"]) == len(problems) and check["failures"] == []
+    assert result(site, INTEGRITY)["problems"] == found["problems"]
+
+    repaired = result(site, INTEGRITY, repair=True)
+    assert (repaired["steps"], repaired["left"], repaired["failures"]) == (check["steps"], [], [])
+    assert visitor.get(f"/event/{unknown}/").status_code == visitor.get(f"/event/{lost}/").status_code == 200
+    again = result(site, INTEGRITY, repair=True)
+    assert (again["changed"], again["problems"], again["failures"]) == (False, [], [])
+
+
+def test_what_lies_nowhere_is_put_back_only_where_it_is_known(site: Site) -> None:
+    category, event = indico(site, CUT)
+    problems = {one["problem"]: one["repair"] for one in result(site, INTEGRITY)["problems"]}
+    parentless = f"Category {category} (Cut off) cannot be reached: its parent 0 (Home) does not hold it"
+    assert problems[parentless] == f"category {category} (Cut off): back in 0 (Home)"
+    assert problems[f"Event {event} (Adrift) is in no category"] is None
+    repaired = result(site, INTEGRITY, repair=True)
+    assert repaired["failures"] == [f"1 problem is left, such as: Event {event} (Adrift) is in no category."]
+    assert "Cut off" in site.browser().get("/").text
+    indico(site, f"event = ConferenceHolder().getById({event!r}); CategoryManager().getById('2')._addConference(event)")
+    indico(site, f"CategoryManager().getById({category!r}).delete(); ConferenceHolder().getById({event!r}).delete()")
+    assert result(site, INTEGRITY)["failures"] == []
