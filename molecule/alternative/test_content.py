@@ -268,3 +268,131 @@ def test_what_lies_nowhere_is_put_back_only_where_it_is_known(site: Site) -> Non
     indico(site, f"event = ConferenceHolder().getById({event!r}); CategoryManager().getById('2')._addConference(event)")
     indico(site, f"CategoryManager().getById({category!r}).delete(); ConferenceHolder().getById({event!r}).delete()")
     assert result(site, INTEGRITY)["failures"] == []
+
+
+# Reservations
+
+# A room, two reservations of bruno and one of dana in it, through Indico's own classes.
+BOOK = r"""
+from datetime import datetime, timedelta
+from MaKaC.plugins.RoomBooking.default.dalManager import DALManager
+DALManager.connect()
+from MaKaC.plugins.RoomBooking.default.factory import Factory
+Catalog.updateDB(dbi=manager)
+room = Factory.newRoom('Universe')
+room.name, room.building, room.floor, room.roomNr, room.isActive, room.isReservable = 'Aula', 4, 'B', '1', True, True
+room.capacity, room.site, room.responsibleId = 100, 'Main', AvatarHolder().match({'email': 'egon@example.org'}, exact=1, searchInAuthenticators=False)[0].getId()
+room.insert()
+answer = []
+for number, name in enumerate(('bruno', 'bruno', 'dana')):
+    user = AvatarHolder().match({'email': name + '@example.org'}, exact=1, searchInAuthenticators=False)[0]
+    one = Factory.newReservation()
+    one.room, one.createdBy, one.createdDT = room, user.getId(), datetime.now()
+    one.startDT = datetime.now().replace(hour=9, minute=0, second=0, microsecond=0) + timedelta(days=1 + number)
+    one.endDT = one.startDT + timedelta(hours=2)
+    one.bookedForName, one.contactEmail, one.contactPhone, one.reason = user.getFullName(), user.getEmail(), '', 'Rehearsal'
+    one.isConfirmed = True
+    one.insert()
+    answer.append(one.id)
+"""
+# Whose reservations Indico finds (Avatar.getReservations of 1.2.2 fails), and what its index holds.
+OWNED = r"""
+from MaKaC.plugins.RoomBooking.default.dalManager import DALManager
+DALManager.connect()
+from MaKaC.plugins.RoomBooking.default.reservation import Reservation
+from MaKaC.rb_reservation import ReservationBase
+answer = {}
+for name in ('bruno', 'chloe', 'dana'):
+    example = ReservationBase()
+    example.createdBy, example.isConfirmed = AvatarHolder().match({'email': name + '@example.org'}, exact=1, searchInAuthenticators=False)[0].getId(), None
+    answer[name] = sorted(one.id for one in Reservation.getReservations(resvExample=example))
+answer['index'] = dict((key, sorted(one.id for one in found)) for key, found in Reservation.getUserReservationsIndexRoot().items() if found)
+"""
+
+
+def switch_room_booking(site: Site, active: bool) -> None:
+    """Have an administrator switch room booking on or off, which makes its database ready."""
+    browser = site.browser()
+    assert browser.log_in("admin", site.password("admin")) == "in"
+    if indico(site, "answer = bool(HelperMaKaCInfo.getMaKaCInfoInstance().getRoomBookingModuleActive())") != active:
+        assert browser.get("/admin/rooms/config/toggle").status_code == 200
+    assert indico(site, "answer = bool(HelperMaKaCInfo.getMaKaCInfoInstance().getRoomBookingModuleActive())") == active
+
+
+@pytest.fixture(scope="module")
+def booked(site: Site) -> Iterator[list[int]]:
+    """Return the numbers of three reservations, two of bruno's and one of dana's, in the rooms' own database."""
+    sentence = "Room booking is not active on this site, so there is no reservation to look at; administrators switch it on in Indico."
+    switch_room_booking(site, False)
+    assert result(site, OWNER, "--check", **{"from": "bruno", "to": "chloe"})["failures"] == [sentence]
+    switch_room_booking(site, True)
+    yield indico(site, BOOK)
+    switch_room_booking(site, False)
+
+
+def bookings(site: Site, who: str) -> set[str]:
+    """Return the numbers of the reservations that somebody's own list shows."""
+    browser = site.browser()
+    assert browser.log_in(who, site.password("demo")) == "in"
+    page = browser.get("/rooms/bookings?onlyMy=on&autoCriteria=True").text.replace(r"\/", "/")
+    return set(re.findall(r"/rooms/booking/Universe/(\d+)/", page))
+
+
+def test_reservations_change_hands(site: Site, booked: list[int]) -> None:
+    first, second, other = booked
+    before = indico(site, OWNED)
+    assert set(booked[:2]) <= set(before["bruno"]) and other in before["dana"]
+    assert str(first) in bookings(site, "bruno") and str(first) not in bookings(site, "chloe")
+    refused = result(site, OWNER, **{"from": "bruno", "to": "chloe@example.org"})
+    assert refused["failures"][0].endswith("to do it, run this again with -e confirm=yes") and indico(site, OWNED) == before
+
+    check = result(site, OWNER, "--check", **{"from": "bruno", "to": "chloe@example.org", "reservations": [first]})
+    assert len(check["steps"]) == 1 and check["steps"][0].startswith(f"reservation {first} of ") and indico(site, OWNED) == before
+    one = result(site, OWNER, **{"from": "bruno", "to": "chloe@example.org", "reservations": [first], "confirm": "yes"})
+    assert (one["steps"], one["reservations"], one["changed"]) == (check["steps"], [first], True)
+    after = indico(site, OWNED)
+    assert after["chloe"] == sorted([*before["chloe"], first]) and second in after["bruno"] and first not in after["bruno"]
+    assert str(first) in bookings(site, "chloe") and str(first) not in bookings(site, "bruno")
+    again = result(site, OWNER, **{"from": "bruno", "to": "chloe", "reservations": [first], "confirm": "yes"})
+    assert (again["changed"], again["tasks_changed"], again["failures"]) == (False, [], [])
+
+    everything = result(site, OWNER, **{"from": "bruno", "to": "chloe", "confirm": "yes"})
+    assert second in everything["reservations"]
+    after = indico(site, OWNED)
+    assert after["bruno"] == [] and {first, second} <= set(after["chloe"]) and after["dana"] == before["dana"]
+    assert sorted(sum(after["index"].values(), [])) == sorted(sum(before["index"].values(), []))
+    assert not result(site, OWNER, **{"from": "bruno", "to": "chloe", "confirm": "yes"})["changed"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"from": "nobody"}, "There is no user with the id, login or address nobody."),
+        ({"to": "zoe@example.org"}, "There is no user with the id, login or address zoe@example.org."),
+        ({"reservations": [4711]}, "There is no reservation 4711."),
+    ],
+)
+def test_what_is_not_there_changes_no_hands(site: Site, booked: list[int], given: dict[str, Any], sentence: str) -> None:
+    before = indico(site, OWNED)
+    assert result(site, OWNER, **{"from": "bruno", "to": "chloe", "confirm": "yes", **given})["failures"] == [sentence]
+    assert indico(site, OWNED) == before
+
+
+def test_a_reservation_of_a_third_user_stays(site: Site, booked: list[int]) -> None:
+    (sentence,) = result(site, OWNER, **{"from": "bruno", "to": "chloe", "confirm": "yes", "reservations": booked})["failures"]
+    assert sentence.startswith(f"Of reservation {booked[2]} are neither ")
+
+
+def test_a_name_that_stands_for_two_users_is_refused(site: Site, booked: list[int]) -> None:
+    """A login that is another user's id."""
+    script = (
+        "from MaKaC.authentication.AuthenticationMgr import AuthenticatorMgr\nfrom MaKaC.user import LoginInfo\n"
+        "find = lambda name: AvatarHolder().match({'email': name + '@example.org'}, exact=1, searchInAuthenticators=False)[0]\n"
+        "answer, local = find('dana').getId(), AuthenticatorMgr().getById('Local')\n"
+    )
+    number = indico(site, script + "local._getIdx()[answer] = AuthenticatorMgr().createIdentity(LoginInfo(answer, 'x'), find('egon'), 'Local')")
+    try:
+        (sentence,) = result(site, OWNER, **{"from": number, "to": "chloe", "confirm": "yes"})["failures"]
+    finally:
+        indico(site, script + "del local._getIdx()[answer]")
+    assert sentence.startswith(f"{number} stands for several users: ") and "dana@example.org" in sentence and "egon@example.org" in sentence
