@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from MaKaC.common.indexes import IndexesHolder
 from MaKaC.common.info import HelperMaKaCInfo
 from MaKaC.conference import CategoryManager, ConferenceHolder
 from MaKaC.user import AvatarHolder
+def person(name):
+    return AvatarHolder().match({'email': name + '@example.org'}, exact=1, searchInAuthenticators=False)[0]
 for attempt in range(5):
     names = dict(globals(), answer=None)
     try:
@@ -80,7 +83,7 @@ with make_app(True).test_request_context('/'):
         question.setQuestionValue('Well?')
         evaluation.insertQuestion(question)
         evaluation.setTitle('How it was')
-        chloe = AvatarHolder().match({'email': 'chloe@example.org'}, exact=1, searchInAuthenticators=False)[0]
+        chloe = person('chloe')
         Submission(evaluation, chloe).addNewAnswer(question, 'Very well')
     alarm = event.newAlarm(event.getStartDate() - timedelta(days=1))
     alarm.addToAddr('all@example.org')
@@ -108,8 +111,8 @@ answer = {
     'title': [one for one, _score in index('conferenceTitle').search('grid')].count(EVENT),
     'starts': [one for one, part in Catalog.getIdx('categ_conf_sd')._container.items() if part.has_obj(event)],
     'short': ShortURLMapper().hasKey('grid') and ShortURLMapper().getById('grid').getId(),
-    'links': sorted([one.getEmail(), kind, role] for one in AvatarHolder().getList() for kind, roles in one.getLinkedTo().items() for role, things in roles.items()
-                    for thing in things if thing is event),
+    'links': sorted([one.getEmail(), kind, role] for one in AvatarHolder().getList() for kind, roles in one.getLinkedTo().items()
+                    for role, things in roles.items() for thing in things if thing is event),
     'contributions': sorted(event.contributions), 'sessions': sorted(event.sessions),
     'evaluations': [[one.getTitle(), one.getConference() is event, [question.getQuestionValue() for question in one.getQuestions()],
                     [[sub.getSubmitter().getEmail(), [str(said.getAnswerValue()) for said in sub.getAnswers()]] for sub in one.getSubmissions()]]
@@ -183,7 +186,8 @@ def test_an_event_whose_category_is_gone_needs_another_one(site: Site) -> None:
     assert result(site, RESTORE, event=event, category="2")["category"] == "2"
     assert site.browser().title(f"/event/{event}/").startswith("Homeless «é»")
     assert result(site, INTEGRITY)["failures"] == []
-    assert result(site, RESTORE, event="4711")["failures"] == ["There is no event 4711, and the database holds no deleted one; after a pack, only a backup does."]
+    sentence = "There is no event 4711, and the database holds no deleted one; after a pack, only a backup does."
+    assert result(site, RESTORE, event="4711")["failures"] == [sentence]
 
 
 # Categories
@@ -216,7 +220,7 @@ category = root.newSubCategory(0)
 category.setName('Cut off')
 del root.subcategories[category.getId()]
 root._p_changed = True
-event = CategoryManager().getById('2').newConference(AvatarHolder().match({'email': 'bruno@example.org'}, exact=1, searchInAuthenticators=False)[0])
+event = CategoryManager().getById('2').newConference(person('bruno'))
 event.setTitle('Adrift')
 CategoryManager().getById('2').removeConference(event)
 answer = [category.getId(), event.getId()]
@@ -281,11 +285,11 @@ from MaKaC.plugins.RoomBooking.default.factory import Factory
 Catalog.updateDB(dbi=manager)
 room = Factory.newRoom('Universe')
 room.name, room.building, room.floor, room.roomNr, room.isActive, room.isReservable = 'Aula', 4, 'B', '1', True, True
-room.capacity, room.site, room.responsibleId = 100, 'Main', AvatarHolder().match({'email': 'egon@example.org'}, exact=1, searchInAuthenticators=False)[0].getId()
+room.capacity, room.site, room.responsibleId = 100, 'Main', person('egon').getId()
 room.insert()
 answer = []
 for number, name in enumerate(('bruno', 'bruno', 'dana')):
-    user = AvatarHolder().match({'email': name + '@example.org'}, exact=1, searchInAuthenticators=False)[0]
+    user = person(name)
     one = Factory.newReservation()
     one.room, one.createdBy, one.createdDT = room, user.getId(), datetime.now()
     one.startDT = datetime.now().replace(hour=9, minute=0, second=0, microsecond=0) + timedelta(days=1 + number)
@@ -304,7 +308,7 @@ from MaKaC.rb_reservation import ReservationBase
 answer = {}
 for name in ('bruno', 'chloe', 'dana'):
     example = ReservationBase()
-    example.createdBy, example.isConfirmed = AvatarHolder().match({'email': name + '@example.org'}, exact=1, searchInAuthenticators=False)[0].getId(), None
+    example.createdBy, example.isConfirmed = person(name).getId(), None
     answer[name] = sorted(one.id for one in Reservation.getReservations(resvExample=example))
 answer['index'] = dict((key, sorted(one.id for one in found)) for key, found in Reservation.getUserReservationsIndexRoot().items() if found)
 """
@@ -360,7 +364,7 @@ def test_reservations_change_hands(site: Site, booked: list[int]) -> None:
     assert second in everything["reservations"]
     after = indico(site, OWNED)
     assert after["bruno"] == [] and {first, second} <= set(after["chloe"]) and after["dana"] == before["dana"]
-    assert sorted(sum(after["index"].values(), [])) == sorted(sum(before["index"].values(), []))
+    assert sorted(chain(*after["index"].values())) == sorted(chain(*before["index"].values()))
     assert not result(site, OWNER, **{"from": "bruno", "to": "chloe", "confirm": "yes"})["changed"]
 
 
@@ -387,12 +391,83 @@ def test_a_name_that_stands_for_two_users_is_refused(site: Site, booked: list[in
     """A login that is another user's id."""
     script = (
         "from MaKaC.authentication.AuthenticationMgr import AuthenticatorMgr\nfrom MaKaC.user import LoginInfo\n"
-        "find = lambda name: AvatarHolder().match({'email': name + '@example.org'}, exact=1, searchInAuthenticators=False)[0]\n"
-        "answer, local = find('dana').getId(), AuthenticatorMgr().getById('Local')\n"
+        "answer, local = person('dana').getId(), AuthenticatorMgr().getById('Local')\n"
     )
-    number = indico(site, script + "local._getIdx()[answer] = AuthenticatorMgr().createIdentity(LoginInfo(answer, 'x'), find('egon'), 'Local')")
+    number = indico(site, script + "local._getIdx()[answer] = AuthenticatorMgr().createIdentity(LoginInfo(answer, 'x'), person('egon'), 'Local')")
     try:
         (sentence,) = result(site, OWNER, **{"from": number, "to": "chloe", "confirm": "yes"})["failures"]
     finally:
         indico(site, script + "del local._getIdx()[answer]")
     assert sentence.startswith(f"{number} stands for several users: ") and "dana@example.org" in sentence and "egon@example.org" in sentence
+
+
+# Stored files
+
+# Puts among the materials of an event an object whose class no release has, and one that refers to a file which the database does not name.
+SPOIL = r"""
+import sys, types
+from persistent import Persistent
+from MaKaC.conference import LocalFile, Material
+module = sys.modules['gone'] = types.ModuleType('gone')
+module.Lost = type('Lost', (Persistent,), {'__module__': 'gone'})
+event = CategoryManager().getById('2').getConferenceList()[0]
+event.materials['lost'], event.materials['named'] = module.Lost(), Material()
+resource = LocalFile()
+resource.setFileName('ghost.txt')
+resource.setArchivedId(manager.getDBConnection().root()['local_repositories']['main'], 'nosuchid')
+event.materials['named']._Material__resources['0'] = resource
+event._p_changed = True
+answer = event.getId()
+"""
+MEND = r"""
+event = ConferenceHolder().getById(EVENT)
+del event.materials['lost'], event.materials['named']
+event._p_changed = True
+"""
+
+
+def test_a_file_that_is_gone_is_named_and_an_orphan_is_listed(site: Site, tmp_path: Path) -> None:
+    clean = result(site, FILES)
+    assert (clean["failures"], clean["missing"]["count"], clean["broken"]["count"], clean["unnamed"]["count"]) == ([], 0, 0, 0)
+    archive = f"{site.prefix}/archive"
+    path = site.run(f"find {archive} -name 'résumé.txt' | sort | head -1").removeprefix(f"{archive}/")
+    report = tmp_path / "files.json"
+    site.run(f"mv '{archive}/{path}' /var/tmp/moved && printf 12345 > {archive}/left.over && printf x > {archive}/$(printf 'caf\\351')")
+    try:
+        found = result(site, FILES, report_file=str(report))
+        short = result(site, FILES, "--check", limit=0)
+    finally:
+        site.run(f"mv /var/tmp/moved '{archive}/{path}' && rm {archive}/left.over {archive}/$(printf 'caf\\351')")
+    assert found["missing"] == {"count": 1, "paths": [path]} and json.loads(report.read_text())[site.name]["missing"] == found["missing"]
+    assert found["failures"] == [f"1 of {clean['files']} stored files that the database names are not on disk, such as {path}."]
+    assert found["orphans"]["count"] == clean["orphans"]["count"] + 2 and {"left.over", "caf\\xe9"} <= set(found["orphans"]["paths"])
+    assert found["orphans"]["bytes"] == clean["orphans"]["bytes"] + 6 and found["stored"] == clean["stored"] + 1
+    assert short["missing"] == {"count": 1, "paths": []} and short["failures"] == [
+        f"1 of {clean['files']} stored files that the database names are not on disk."
+    ]
+    again = result(site, FILES)
+    assert all(again[key] == clean[key] for key in ("files", "stored", "missing", "orphans", "unnamed", "broken", "failures"))
+
+
+def test_a_name_as_older_versions_spelt_it_is_no_gap(site: Site) -> None:
+    archive = f"{site.prefix}/archive"
+    path = site.run(f"find {archive} -name 'résumé.txt' | sort | head -1")
+    older = f"\"{Path(path).parent}/$(printf 'r\\351sum\\351.txt')\""
+    site.run(f"mv '{path}' {older}")
+    try:
+        found = result(site, FILES)
+    finally:
+        site.run(f"mv {older} '{path}'")
+    assert (found["failures"], found["missing"]["count"]) == ([], 0)
+
+
+def test_objects_that_cannot_be_loaded_are_told(site: Site) -> None:
+    event = indico(site, SPOIL)
+    try:
+        found = result(site, FILES)
+    finally:
+        indico(site, f"EVENT = {event!r}\n{MEND}")
+    (broken,) = found["broken"]["objects"]
+    assert broken["where"] == f"event {event}, material lost" and "gone.Lost" in broken["problem"]
+    assert found["unnamed"] == {"count": 1, "objects": [f"event {event}, material named, resource 0: ghost.txt"]}
+    assert found["failures"] == [], "only missing files are a failure"

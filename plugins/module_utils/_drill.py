@@ -20,11 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _indico, _scratch, _verify, _zeo
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _indico, _scratch, _stored_files, _verify, _zeo
 from ansible_collections.confops.indico.plugins.module_utils._backup_set import Settings
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
-_SAMPLE = 200  # objects of each kind that are opened, and stored files that are looked for
+_SAMPLE = 200  # objects of each kind that are opened
 _KINDS = ("events", "categories", "users", "rooms", "files")
 _DIRECTORIES = ("ArchiveDir", "ConfigurationDir", "LogDir", "UploadedFilesTempDir", "XMLCacheDir")  # which Indico would write to
 _SCRIPT = r"""
@@ -78,7 +78,7 @@ try:
         look('rooms', dalManager.DALManager.getRoot('Rooms'), lambda one: (one.name, one.building))
     files = MaterialLocalRepository.getRepositoryFromDB().getFiles()
     counts['files'] = len(files)
-    paths = sorted(files[key] for key in chance.sample(list(files.keys()), min(len(files), arguments['sample'])))
+    paths = sorted(files.values()) if arguments['paths'] else []
 except (POSKeyError, ReadConflictError) as error:
     answer(packed=type(error).__name__)
 answer(counts=counts, opened=opened, broken=broken, paths=[path.decode('latin-1') for path in paths])
@@ -95,7 +95,7 @@ class Drill(_scratch.Plan):
     counts: dict[str, int] = field(default_factory=dict)
     opened: dict[str, int] = field(default_factory=dict)
     live: dict[str, int] = field(default_factory=dict)
-    files_sampled: int = 0
+    files_compared: int = 0
     verified_bytes: int = 0
     warnings: list[str] = field(default_factory=list)
     problem: str | None = None
@@ -213,6 +213,7 @@ def _look(settings: Settings, drill: Drill, scratch: str, servers: dict[str, _ze
         "rooms": [rooms.place(), tids["rooms"], _login(rooms)] if rooms and "rooms" in tids else None,
         "seed": drill.set,
         "sample": _SAMPLE if restored else 0,
+        "paths": restored,
     }
     try:
         return _indico.run(_SCRIPT, arguments, current=settings.release, user=_scratch.USER, temporary=scratch, timeout=3600)
@@ -225,21 +226,17 @@ def _login(server: _zeo.Server) -> dict[str, str]:
 
 
 def _compare_files(settings: Settings, drill: Drill, paths: list[str]) -> None:
-    """Look whether stored files that the database names are in the set."""
+    """Look whether the stored files that the database names are in the set."""
     archive = os.path.join(settings.sets, drill.set, "archive")
-    drill.files_sampled = len(paths)
     if paths and not os.path.isdir(archive):
         drill.warnings.append(f"Set {drill.set} holds no stored files: they lie on another host than the databases.")
         return
-    missing = [path for path in paths if not _stored(archive, path.encode("latin-1"))]
+    present = _stored_files.listing(archive) if paths else set()
+    drill.files_compared = len(paths)
+    missing = _stored_files.missing((path.encode("latin-1") for path in paths), archive, present, os.path.join(settings.prefix, "archive"))
     if missing:
-        raise RepositoryError(f"Set {drill.set} lacks {len(missing)} of {len(paths)} stored files that its database names, such as {missing[0]}.")
-
-
-def _stored(archive: str, path: bytes) -> bool:
-    """Whether the archive holds a file of this name, or as Indico spelt it in older times (MaKaC/fileRepository.py)."""
-    older = path.decode(errors="replace").encode("latin-1", "replace")
-    return any(os.path.isfile(os.path.join(os.fsencode(archive), name)) for name in (path, older))
+        first = missing[0].decode(errors="backslashreplace")
+        raise RepositoryError(f"Set {drill.set} lacks {len(missing)} of {len(paths)} stored files that its database names, such as {first}.")
 
 
 def _compare_live(settings: Settings, drill: Drill, scratch: str) -> None:

@@ -8,10 +8,7 @@ from typing import Any
 
 from ansible_collections.confops.indico.plugins.module_utils import _indico_content
 
-SCRIPT = rf"""
-connect()
-{_indico_content.ACCOUNTS}
-""" + r"""
+_OWN = r"""
 from MaKaC.common.info import HelperMaKaCInfo
 from MaKaC.user import Avatar, LoginInfo
 
@@ -92,6 +89,7 @@ def work():
 
 transact('confops.indico.indico_admin %s' % (arguments['login'] or arguments['email']), work)
 """
+SCRIPT = "connect()\n" + _indico_content.ACCOUNTS + _OWN
 
 LIST = r"""
 connect()

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from ansible_collections.confops.indico.plugins.module_utils import _indico_content
 
-SCRIPT = rf"""
-manager = connect()
-{_indico_content.OBJECTS}
-""" + r"""
+_OWN = r"""
 import collections
 from datetime import datetime, timedelta
 from BTrees.OOBTree import OOSet
@@ -88,7 +85,8 @@ class Look(object):
                 else:
                     if one.owner is not parent:
                         self.found('category', 'Category %s lies in %s and takes another one for its parent' % (called(one), called(parent)),
-                                   'category %s: its parent is %s' % (called(one), called(parent)), lambda one=one, parent=parent: setattr(one, 'owner', parent))
+                                   'category %s: its parent is %s' % (called(one), called(parent)),
+                                   lambda one=one, parent=parent: setattr(one, 'owner', parent))
                     self.categories[key], self.parents[key] = one, parent
                     waiting.append(one)
 
@@ -318,3 +316,4 @@ def work():
 
 transact('confops.indico.indico_category_integrity', work)
 """
+SCRIPT = "manager = connect()\n" + _indico_content.OBJECTS + _OWN

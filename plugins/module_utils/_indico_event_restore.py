@@ -13,11 +13,7 @@ from __future__ import annotations
 
 from ansible_collections.confops.indico.plugins.module_utils import _indico_content
 
-SCRIPT = rf"""
-manager = connect()
-{_indico_content.OBJECTS}
-{_indico_content.FILES}
-""" + r"""
+_OWN = r"""
 import datetime
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
@@ -100,7 +96,8 @@ def decide_category(former):
     if wanted not in known:
         answer(refused=text('There is no category %s.' % wanted))
     if own is not None and own is not known[wanted]:
-        answer(refused=text('Event %s was in category %s, which can have it back; restore it there, without category, and move it in Indico.' % (event, called(own))))
+        answer(refused=text('Event %s was in category %s, which can have it back; restore it there, without category, and move it in Indico.'
+                            % (event, called(own))))
     if known[wanted].subcategories:
         answer(refused=text('Category %s holds categories, and so no events.' % called(known[wanted])))
     return known[wanted]
@@ -273,3 +270,4 @@ if arguments['event'] is None:
     answer(steps=[], events=listed(broken), broken=broken)
 transact('confops.indico.indico_event_restore %s' % arguments['event'], work)
 """
+SCRIPT = "manager = connect()\n" + _indico_content.OBJECTS + _indico_content.FILES + _OWN

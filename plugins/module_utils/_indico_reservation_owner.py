@@ -9,11 +9,7 @@ from __future__ import annotations
 
 from ansible_collections.confops.indico.plugins.module_utils import _indico_content
 
-SCRIPT = rf"""
-connect()
-{_indico_content.OBJECTS}
-{_indico_content.ACCOUNTS}
-""" + r"""
+_OWN = r"""
 from MaKaC.common.info import HelperMaKaCInfo
 info = HelperMaKaCInfo.getMaKaCInfoInstance()
 if not getattr(info, '_roomBookingModuleActive', False):
@@ -28,14 +24,14 @@ DALManager.connect()
 from MaKaC.plugins.RoomBooking.default.reservation import Reservation
 
 def named(one):
-    return '%s (%s, %s)' % (one.getId(), one.getFullName(), one.getEmail())
+    return u'%s (%s, %s)' % tuple(text(part) for part in (one.getId(), one.getFullName(), one.getEmail()))
 
 def account(word):
     found = accounts(word)
     if not found:
         answer(refused=text('There is no user with the id, login or address %s.' % word))
     if len(found) > 1:
-        answer(refused=text('%s stands for several users: %s; give another id, login or address.' % (word, ', '.join(sorted(named(one) for one in found)))))
+        answer(refused=u'%s stands for several users: %s; give another id, login or address.' % (text(word), ', '.join(sorted(named(one) for one in found))))
     return found[0]
 
 def chosen(giver, taker, by_id, by_user):
@@ -52,7 +48,8 @@ def chosen(giver, taker, by_id, by_user):
     return [one for one in asked if one.createdBy == giver.getId()]
 
 def told(one, giver, taker):
-    return text('reservation %s of %s in %s: %s -> %s' % (one.id, one.startDT.strftime('%Y-%m-%d %H:%M'), one.room.name or 'a room', giver.getEmail(), taker.getEmail()))
+    when, where = one.startDT.strftime('%Y-%m-%d %H:%M'), text(one.room.name or 'a room')
+    return u'reservation %s of %s in %s: %s -> %s' % (one.id, when, where, text(giver.getEmail()), text(taker.getEmail()))
 
 def work():
     giver, taker = account(arguments['from']), account(arguments['to'])
@@ -70,7 +67,8 @@ def work():
             by_user[giver.getId()] = left
         elif giver.getId() in by_user:
             del by_user[giver.getId()]
-    return {'steps': steps, 'reservations': numbers, 'giver': text(named(giver)), 'taker': text(named(taker))}
+    return {'steps': steps, 'reservations': numbers, 'giver': named(giver), 'taker': named(taker)}
 
 transact('confops.indico.indico_reservation_owner %s %s' % (arguments['from'], arguments['to']), work)
 """
+SCRIPT = "connect()\n" + _indico_content.OBJECTS + _indico_content.ACCOUNTS + _OWN

@@ -12,7 +12,8 @@ description:
   - Does what the weekly job of role P(confops.indico.backup#role) does, with the same code and settings.
   - Verifies every backup, restores each storage of the newest set into a scratch directory and serves it there, read-only, on a free port of loopback.
   - Indico's own code opens it, counts events, categories, users, rooms and stored files, and opens a sample of each.
-  - The same is counted in the living databases as of the set's newest transactions, and must be equal. A sample of the stored files must be in the set.
+  - The same is counted in the living databases as of the set's newest transactions, and must be equal. Every stored file that the restored database names
+    must be in the set.
   - Measures the time, leaves its report in C(drill.json) beside the sets and in the metrics, and removes the scratch directory.
 author:
   - confops developers (@confops)
@@ -82,8 +83,8 @@ opened:
   returned: success
   type: dict
   sample: {events: 26, categories: 4, users: 7, rooms: 3}
-files_sampled:
-  description: How many stored files were looked for in the set.
+files_compared:
+  description: How many stored files were looked for in the set, which is all that the database names. 0 when they lie on another host.
   returned: success
   type: int
   sample: 120
