@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from tests.lib.browser import Browser
 from tests.lib.site import Site
 
 COMMAND = "/opt/indico/bin/indico-manage"
@@ -43,3 +44,16 @@ def test_administrators(site: Site) -> None:
     assert (last.rc, last.stderr.startswith("admin@example.org is the only administrator.")) == (1, True)
     unknown = site.shell().run(f"{COMMAND} admins grant nobody@example.org")
     assert unknown.stderr.startswith("There is no account nobody@example.org yet; to create it, give login, password")
+
+
+def test_a_deleted_event_comes_back(site: Site, member: Browser, visitor: Browser) -> None:
+    event = member.create_meeting("Deleted by mistake", category="2")
+    assert member.post(f"/event/{event}/manage/tools/delete", {"confirm": "1"}).status_code in (200, 302)
+    assert "Deleted by mistake" not in visitor.get(f"/event/{event}/").text
+    assert f"event {event}, Deleted by mistake, of 2017-04-03" in site.run(f"{COMMAND} events deleted")
+    predicted = site.run(f"{COMMAND} events restore {event} --dry-run")
+    assert "Deleted by mistake" not in visitor.get(f"/event/{event}/").text
+    assert site.run(f"{COMMAND} events restore {event}") == predicted
+    assert visitor.title(f"/event/{event}/").startswith("Deleted by mistake")
+    assert site.run(f"{COMMAND} events restore {event}") == f"Event {event} (Deleted by mistake) is not deleted."
+    assert site.shell().run(f"{COMMAND} events restore 4711").stderr.startswith("There is no event 4711, and the database holds no deleted one")

@@ -1,8 +1,8 @@
 # Copyright: (c) 2026, confops developers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The command for people on a host that runs Indico: its state, administrators and scheduler. Its settings are a JSON file that role indico writes.
+"""The command for people on a host that runs Indico. It does what the modules do, with the same code; with --json it prints what they return.
 
-It does what the modules do, with the same code. With --json it prints what they return.
+Its settings are a JSON file that role indico writes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from ansible_collections.confops.indico.plugins.module_utils import _cleanup, _indico, _indico_admin, _info, _repository, _scheduler, _units
+from ansible_collections.confops.indico.plugins.module_utils import (
+    _cleanup,
+    _indico,
+    _indico_admin,
+    _indico_event_restore,
+    _info,
+    _repository,
+    _scheduler,
+    _units,
+)
 
 _PATIENCE = 30  # seconds to wait for the database server
 
@@ -84,6 +93,11 @@ def _parser() -> argparse.ArgumentParser:
         changed = verb(admins, name, _admins_change, text, writes)
         changed.add_argument("email", help="address of the account")
         changed.set_defaults(state=state)
+    events = verbs.add_parser("events", help="deleted events").add_subparsers(required=True, metavar="VERB")
+    verb(events, "deleted", _events_deleted, "which events can come back", common)
+    restored = verb(events, "restore", _events_restore, "bring a deleted event back, with all that belongs to it", writes)
+    restored.add_argument("event", help="id of the event")
+    restored.add_argument("--category", help="id of the category it goes to, when its own is gone")
     tasks = verbs.add_parser("tasks", help="the scheduler's tasks").add_subparsers(required=True, metavar="VERB")
     listed = verb(tasks, "list", _tasks_list, "every task, and what is wrong with the scheduler", common)
     listed.add_argument("--finished", action="store_true", help="those that have finished, too")
@@ -150,6 +164,19 @@ def _admins_list(settings: Settings, _options: argparse.Namespace) -> dict[str, 
 def _admins_change(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     nothing = dict.fromkeys(("login", "password", "first_name", "family_name"))
     return _write(settings, options, _indico_admin.SCRIPT, {**nothing, "email": options.email, "state": options.state})
+
+
+def _events_deleted(settings: Settings, _options: argparse.Namespace) -> dict[str, Any]:
+    arguments = {"event": None, "category": None, "check": True}
+    found = _indico.run(_indico_event_restore.SCRIPT, arguments, current=settings.current, user=settings.user, patience=_PATIENCE, timeout=600)
+    lines = [f"event {one['event']}, {one['title']}, of {one['start']}: deleted {one['deleted']}" for one in found["events"]]
+    return {**found, "summary": lines or ["The database holds no deleted event."]}
+
+
+def _events_restore(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    done = _write(settings, options, _indico_event_restore.SCRIPT, {"event": options.event, "category": options.category})
+    missing = [f"not on disk: {line}" for line in done["files_missing"]]
+    return {**done, "summary": (done["steps"] or [f"Event {options.event} ({done['title']}) is not deleted."]) + done["notes"] + missing}
 
 
 def _tasks_list(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
