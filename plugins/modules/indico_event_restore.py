@@ -99,7 +99,7 @@ files_missing:
   returned: with an event
   sample: []
 broken:
-  description: Objects that cannot be loaded, with RV(broken[].where) they are and RV(broken[].problem).
+  description: Objects that cannot be loaded, each with C(where) it is and its C(problem).
   type: list
   elements: dict
   returned: success
