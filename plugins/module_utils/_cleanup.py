@@ -29,9 +29,9 @@ _LISTED = 1000  # paths that are listed for a diff
 _DAY = 86400
 _DEEP = 30  # directories below each other; Indico makes fewer
 _SESSIONS = ("generic_cache", "flask-session")
-_TEMPORARY = re.compile(r"Indico|.*\.tmp\Z")  # what Indico's own cleanup goes by, see maintenanceMng.py
-_OLD_LOG = re.compile(r".*(\.log\.\d{4}-\d\d-\d\d|\.log-\d{8}|\.gz|\.\d{1,3})\Z")
-
+# What Indico's own cleanup goes by (maintenanceMng.py), but for vars.js.tpl.tmp: pages load it for months, and Apache may be about to send it.
+_TEMPORARY = re.compile(r"Indico|.*(?<!\.tpl)\.tmp\Z")
+_OLD_LOG = re.compile(r".*(log\.\d{4}-\d\d-\d\d|log-\d{8}|log\.\d{1,3}|\.gz)\Z")
 
 _Judge = Callable[[tuple[str, ...], int], str]
 
@@ -120,7 +120,7 @@ class _Sweep:
 
         def judge(place: tuple[str, ...], descriptor: int) -> str:
             ends = self._ends(descriptor) if place[0] == _SESSIONS[0] else None
-            if ends is None:
+            if ends is None:  # such as the number of a timetable's version, whose copies live for five minutes
                 return self._young(os.fstat(descriptor), self.rules.cache_days * _DAY)
             return "valid" if self.now <= ends else ""
 
@@ -188,7 +188,7 @@ class _Sweep:
         def enter(place: tuple[str, ...], directory: int) -> None:
             for name in sorted(os.listdir(directory)):
                 inner = (*place, name)
-                with contextlib.suppress(FileNotFoundError):  # a worker was faster
+                with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a worker was faster
                     found = os.stat(name, dir_fd=directory, follow_symlinks=False)
                     if stat.S_ISREG(found.st_mode):
                         self._file(kind, top, inner, directory, judge)
@@ -266,12 +266,13 @@ class _Sweep:
             return True
         except BlockingIOError:
             return False
-        except OSError:  # the file system has no leases
-            found = os.fstat(descriptor)
-            return self._held is not None and (found.st_dev, found.st_ino) not in self._held
+        except OSError:
+            pass  # the file system has no leases
         finally:
             if changes:
                 os.seteuid(0)
+        found = os.fstat(descriptor)
+        return self._held is not None and (found.st_dev, found.st_ino) not in self._held
 
     @functools.cached_property
     def _held(self) -> set[tuple[int, int]] | None:

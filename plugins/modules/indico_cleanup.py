@@ -24,7 +24,8 @@ options:
     description:
       - V(cache) is everything below C(cache) but sessions. V(sessions) are those of the cache's backend C(files).
       - V(tmp) are files right in C(tmp) whose names begin with C(Indico) or end with C(.tmp), as Indico's own cleanup has it.
-      - V(logs) are files in the directories of C(log) whose names end with a date, a number or C(.gz).
+        C(vars.js.tpl.tmp) stays, since every page loads it.
+      - V(logs) are files in the directories of C(log) whose names end with C(log) and a date or a number, or with C(.gz).
     type: list
     elements: str
     choices: [cache, tmp, sessions, logs]
