@@ -377,6 +377,18 @@ def _pull_keys(backup_pull_keys: list[str]) -> Iterator[str]:
             yield f"backup_pull_keys[{number}] is no public Ed25519 key; it must be one line that begins with ssh-ed25519."
 
 
+def _rotation(logrotate_keep: Any, logrotate_dated_days: Any, logrotate_max_size: str, logrotate_olddir: str, logrotate_mail: str) -> Iterator[str]:
+    for variable, value in (("logrotate_keep", logrotate_keep), ("logrotate_dated_days", logrotate_dated_days)):
+        if int(value) < 1:
+            yield f"{variable} is {value}; it must be 1 or more."
+    if logrotate_max_size and not re.fullmatch("[1-9][0-9]*[kMG]?", logrotate_max_size):
+        yield f"logrotate_max_size is {logrotate_max_size!r}; it must be a number of bytes, or one with k, M or G behind it."
+    if logrotate_olddir and not re.fullmatch("[A-Za-z0-9_-][A-Za-z0-9._-]*", logrotate_olddir):
+        yield f"logrotate_olddir is {logrotate_olddir!r}; it must be the name of a directory beside the logs, which belongs to whoever writes them."
+    if logrotate_mail and not re.fullmatch("[A-Za-z0-9._+@-]+", logrotate_mail):
+        yield f"logrotate_mail is {logrotate_mail!r}; it must be one address."
+
+
 CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _storage_names,
     _ports,
@@ -405,6 +417,7 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _copy,
     _copy_amounts,
     _pull_keys,
+    _rotation,
 )
 
 

@@ -323,6 +323,13 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         "backup_pack_schedule: The schedule 'Sun *-*-1..7 03:30' cannot be given to cron",
     ),
     ({"indico_jobs_backend": "cron", "backup_schedule": "hourly"}, "backup_schedule: The schedule 'hourly' cannot be given to cron; write it as 01:30"),
+    *(({name: 0}, f"{name} is 0; it must be 1 or more.") for name in ("logrotate_keep", "logrotate_dated_days")),
+    ({"logrotate_max_size": "1 GB"}, "logrotate_max_size is '1 GB'; it must be a number of bytes, or one with k, M or G behind it."),
+    *(
+        ({"logrotate_olddir": name}, f"logrotate_olddir is {name!r}; it must be the name of a directory beside the logs")
+        for name in ("/var/log/old", "../old", "a b", ".")
+    ),
+    ({"logrotate_mail": "a@example.org b"}, "logrotate_mail is 'a@example.org b'; it must be one address."),
     ({"indico_conf": {"CSRFLevel": 9}}, "indico_conf.CSRFLevel is 9; it must be an integer from 0 to 3."),
     ({"indico_conf": {"SmtpServr": "x"}}, "indico_conf.SmtpServr is not a key that Indico 1.2.2 reads. Did you mean SmtpServer?"),
     ({"indico_conf": {"WorkerName": None}}, "indico_conf.WorkerName is null; leave the key out and Indico's own default applies."),
@@ -375,6 +382,7 @@ def test_a_contradiction_is_refused(changes: dict[str, Any], sentence: str) -> N
             "indico_zeo_password": "long enough",
         },
         {"web_trusted_proxies": ["10.0.0.1", "10.0.0.0/8", "2001:db8::/32"]},
+        {"logrotate_max_size": "500M", "logrotate_olddir": "", "logrotate_mail": "ops+indico@example.org"},
         {"indico_admins": [ADMIN, {"login": "bruno", "state": "absent"}]},
         {"indico_conf": {"SmtpServer": ["localhost", 25], "SupportEmail": "a@b", "SmtpUseTLS": "yes"}},
     ],
