@@ -23,7 +23,7 @@ QUARTER = 0.25  # days between samples
 
 def line(days: float, per_day: float, *, noise: float = 0, seed: int = 0, start: int = 100 * GB) -> list[Sample]:
     """Return samples each six hours, up to NOW."""
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 (noise)
     count = int(days / QUARTER) + 1
     return [(NOW - days * DAY + n * QUARTER * DAY, int(start + per_day * n * QUARTER + chance.uniform(-noise, noise))) for n in range(count)]
 
@@ -123,7 +123,7 @@ def test_what_is_older_than_eight_weeks_is_forgotten(disk: Disk) -> None:
 def test_check_mode_remembers_nothing(disk: Disk) -> None:
     seen = disk.look(NOW, act=False)
     assert (seen["recorded"], seen["warnings"]) == (True, [])
-    assert os.listdir(disk.directory) == []
+    assert list(disk.directory.iterdir()) == []
 
 
 def test_a_clock_that_jumps_back(disk: Disk) -> None:
