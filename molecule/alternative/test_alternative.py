@@ -62,6 +62,7 @@ def test_status_says_when_indico_looks_elsewhere_for_the_rooms(site: Site) -> No
 def test_names_follow_the_instance(site: Site) -> None:
     units = site.run("systemctl list-units --plain --no-legend 'events-*' | cut -d ' ' -f 1").split()
     assert sorted(units) == [
+        "events-redis.service",
         "events-scheduler-metrics.timer",
         "events-scheduler.service",
         "events-zeo-watch.timer",

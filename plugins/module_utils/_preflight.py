@@ -29,6 +29,9 @@ _DERIVED = {
     "DBUserName": "indico_zeo_user",
     "DBPassword": "indico_zeo_password",
     "DBRealm": "indico_zeo_password",
+    "CacheBackend": "indico_cache_backend",
+    "MemcachedServers": "indico_memcached_servers",
+    **dict.fromkeys(("RedisCacheURL", "RedisConnectionURL"), "indico_cache_backend, indico_redis_host and indico_redis_password"),
     "BaseURL": "indico_base_url",
     "BaseSecureURL": "indico_base_url",
     **dict.fromkeys(
@@ -36,6 +39,7 @@ _DERIVED = {
         "indico_prefix",
     ),
 }
+_MEMCACHED_SECONDS = 30 * 86400  # the longest time that memcached does not take for a date
 
 
 def _holds_secret(name: str, option: Mapping[str, Any]) -> bool:
@@ -130,11 +134,21 @@ def _storage_names(indico_storages: list[Any]) -> Iterator[str]:
             yield f"indico_storages has a storage named {name!r}; a name begins with a lower-case letter and holds lower-case letters, digits and hyphens."
 
 
-def _ports(indico_storages: list[Any], zeo_claim_port: Any, web_tls: str, web_http_port: Any, web_https_port: Any) -> Iterator[str]:
+def _ports(
+    indico_storages: list[Any],
+    zeo_claim_port: Any,
+    indico_cache_backend: str,
+    indico_redis_port: Any,
+    web_tls: str,
+    web_http_port: Any,
+    web_https_port: Any,
+) -> Iterator[str]:
     used: dict[int, str] = {}
     keys = ("port", "replication_port")
     wanted = [(f"indico_storages, {storage['name']}.{key}", storage[key]) for storage in indico_storages for key in keys if key in storage]
     wanted += [("zeo_claim_port", zeo_claim_port), ("web_http_port", web_http_port)]
+    if indico_cache_backend == "redis":
+        wanted.append(("indico_redis_port", indico_redis_port))
     if web_tls != "none":
         wanted.append(("web_https_port", web_https_port))
     for who, value in wanted:
@@ -205,6 +219,54 @@ def _listening(zeo_listen_address: str, zeo_allowed_sources: list[str], indico_z
         yield (
             f"zeo_listen_address is {zeo_listen_address}, which others reach, but zeo_allowed_sources names nobody:"
             " list the hosts of the cluster or their network."
+        )
+
+
+def _redis(indico_cache_backend: str, indico_redis_host: str, indico_redis_password: str, redis_listen_address: str) -> Iterator[str]:
+    if not re.fullmatch("[A-Za-z0-9._-]+", indico_redis_host):
+        yield f"indico_redis_host is {indico_redis_host!r}; it must be a host name or an IPv4 address, without a port."
+    try:
+        loopback = ipaddress.IPv4Address(redis_listen_address).is_loopback
+        anywhere = ipaddress.IPv4Address(redis_listen_address).is_unspecified
+    except ValueError:
+        loopback, anywhere = False, True
+    if anywhere:
+        yield f"redis_listen_address is {redis_listen_address!r}; it must be one IPv4 address of the host, that of the cluster's own network."
+    if indico_redis_password:
+        if len(indico_redis_password) < 16:
+            yield "indico_redis_password has fewer than 16 characters."
+        if not re.fullmatch("[A-Za-z0-9._~-]+", indico_redis_password):
+            yield "indico_redis_password holds other characters than letters, digits, dots, hyphens, underscores and tildes; Indico reads it from an address."
+    elif indico_cache_backend == "redis":
+        yield "indico_cache_backend is redis, but indico_redis_password is empty: whoever reaches Redis could read and make sessions. There is no default."
+    elif not loopback:
+        yield f"redis_listen_address is {redis_listen_address}, which others reach, but indico_redis_password is empty: whoever connects would own the sessions."
+
+
+def _memory(redis_memory_mb: Any, memcached_memory_mb: Any) -> Iterator[str]:
+    for variable, value in dict(locals()).items():
+        if int(value) < 16:
+            yield f"{variable} is {value}; it must be 16 or more."
+
+
+def _memcached(indico_cache_backend: str, indico_memcached_servers: list[str], indico_conf: Mapping[str, Any]) -> Iterator[str]:
+    for number, server in enumerate(indico_memcached_servers):
+        if not re.fullmatch("[A-Za-z0-9._-]+:[0-9]{1,5}", server):
+            yield f"indico_memcached_servers[{number}] is {server!r}; it must be an address and a port such as 127.0.0.1:11211."
+    own = [server for server in indico_memcached_servers if server.startswith(("127.", "localhost:"))]
+    if len(own) > 1:
+        yield f"indico_memcached_servers has {' and '.join(own)}; one server runs on a host."
+    if any(not server.startswith(("127.0.0.1:", "localhost:")) for server in own):
+        yield f"indico_memcached_servers has {own[0]}; memcached listens on 127.0.0.1."
+    if indico_cache_backend != "memcached":
+        return
+    if not indico_memcached_servers:
+        yield "indico_cache_backend is memcached, but indico_memcached_servers names none: Indico would have no sessions."
+    lifetime = indico_conf.get("SessionLifetime")
+    if isinstance(lifetime, int) and lifetime > _MEMCACHED_SECONDS:
+        yield (
+            f"indico_conf.SessionLifetime is {lifetime}, but indico_cache_backend is memcached, which takes more than {_MEMCACHED_SECONDS} seconds (30 days)"
+            " for a date in the past: nobody could log in."
         )
 
 
@@ -397,6 +459,9 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _users,
     _addresses,
     _listening,
+    _redis,
+    _memory,
+    _memcached,
     _cluster,
     _base_url,
     _proxies,

@@ -64,7 +64,9 @@ class Site:
 
     @property
     def units(self) -> list[str]:
-        return [f"{self.instance}-zeo@{name}.service" for name in self.storages] + [f"{self.instance}-scheduler.service", "apache2.service"]
+        cache = self.variables.get("indico_cache_backend", "files")
+        servers = [f"{self.instance}-zeo@{name}.service" for name in self.storages] + ([] if cache == "files" else [f"{self.instance}-{cache}.service"])
+        return [*servers, f"{self.instance}-scheduler.service", "apache2.service"]
 
     @cached_property
     def certificate(self) -> Path:

@@ -34,8 +34,19 @@ def test_failover_says_when_nobody_answers(tmp_path: Path) -> None:
         ({"indico_zeo": ["a", "b"], "indico_backup": ["c"]}, {}, "Group indico_backup has c, and group indico_zeo has a, b; backups are pulled from one host."),
         ({"indico_zeo": ["a", "b", "c"]}, {}, "Group indico_zeo has a, b, c; the databases have one primary and at most one standby."),
         ({"indico_zeo": ["a"], "indico_backup": ["a"]}, {}, "a is to keep a copy of backups that lie on the same host; take it out of indico_backup."),
+        ({"indico_cache": ["a", "b"]}, {}, "Group indico_cache has a, b; sessions lie on one host, others would not find them."),
+        (
+            {"indico_zeo": ["a"], "indico_app": ["a"], "indico_cache": ["b"]},
+            {"indico_cache_backend": "redis"},
+            "a has no Redis (b has it), so indico_redis_host must name the host that has.",
+        ),
+        (
+            {"indico_zeo": ["a"], "indico_app": ["a"], "indico_cache": ["b"]},
+            {"indico_cache_backend": "memcached"},
+            "a has no memcached (b has it), and memcached is reached on its own host only.",
+        ),
     ],
-    ids=["schedulers", "applications", "no database", "loopback", "two sources", "three databases", "same host"],
+    ids=["schedulers", "applications", "no database", "loopback", "two sources", "three databases", "same host", "two caches", "redis elsewhere", "memcached elsewhere"],
 )
 def test_groups_that_do_not_fit_are_refused(tmp_path: Path, groups: dict[str, list[str]], variables: dict[str, Any], sentence: str) -> None:
     inventory = {"indico": {"vars": variables, "children": {name: {"hosts": dict.fromkeys(hosts, NOWHERE)} for name, hosts in groups.items()}}}

@@ -188,6 +188,7 @@ def storage(name: str, port: Any, **more: Any) -> dict[str, Any]:
 
 
 MAIN = storage("main", 9675)
+REDIS = {"indico_cache_backend": "redis", "indico_redis_password": "sixteen-letters_~"}
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_storages": []}, "indico_storages has no storage named main; Indico opens that one."),
     ({"indico_storages": [storage("rooms", 9676)]}, "indico_storages has no storage named main; Indico opens that one."),
@@ -240,6 +241,25 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     (
         {"indico_zeo_password": "long enough", "indico_zeo_user": "a:b"},
         "indico_zeo_user is 'a:b'; it must hold only letters, digits, dots, hyphens and underscores.",
+    ),
+    ({"indico_cache_backend": "redis"}, "indico_cache_backend is redis, but indico_redis_password is empty: whoever reaches Redis could read and make sessions."),
+    ({"indico_redis_password": "fifteen-letters"}, "indico_redis_password has fewer than 16 characters."),
+    ({"indico_redis_password": "sixteen letters/@"}, "indico_redis_password holds other characters than letters, digits"),
+    ({"indico_redis_host": "redis://x"}, "indico_redis_host is 'redis://x'; it must be a host name or an IPv4 address, without a port."),
+    *(
+        ({"redis_listen_address": address}, f"redis_listen_address is {address!r}; it must be one IPv4 address of the host")
+        for address in ("0.0.0.0", "localhost", "::1", "10.0.0.1 10.0.0.2", "")  # noqa: S104 (refused)
+    ),
+    ({"redis_listen_address": "10.0.0.2"}, "redis_listen_address is 10.0.0.2, which others reach, but indico_redis_password is empty: whoever connects would own"),
+    *(({name: 15}, f"{name} is 15; it must be 16 or more.") for name in ("redis_memory_mb", "memcached_memory_mb")),
+    ({**REDIS, "indico_redis_port": 9675}, "indico_redis_port is 9675, which indico_storages, main.port has already."),
+    ({"indico_memcached_servers": ["127.0.0.1:11211", "10.0.0.2"]}, "indico_memcached_servers[1] is '10.0.0.2'; it must be an address and a port such as"),
+    ({"indico_memcached_servers": ["127.0.0.1:1", "localhost:2"]}, "indico_memcached_servers has 127.0.0.1:1 and localhost:2; one server runs on a host."),
+    ({"indico_memcached_servers": ["127.0.0.2:1"]}, "indico_memcached_servers has 127.0.0.2:1; memcached listens on 127.0.0.1."),
+    ({"indico_cache_backend": "memcached", "indico_memcached_servers": []}, "indico_cache_backend is memcached, but indico_memcached_servers names none"),
+    (
+        {"indico_cache_backend": "memcached", "indico_conf": {"SessionLifetime": 86400 * 31}},
+        "indico_conf.SessionLifetime is 2678400, but indico_cache_backend is memcached, which takes more than 2592000 seconds (30 days) for a date in the past",
     ),
     ({"zeo_allowed_sources": ["10.0.0.1", "db2"]}, "zeo_allowed_sources[1] is 'db2'; it must be an IP address or a network such as 10.0.0.0/8."),
     (
@@ -340,6 +360,12 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_conf": {"DBConnectionParams": ["x", 1]}}, "indico_conf.DBConnectionParams is derived; set indico_zeo_host and indico_storages instead."),
     ({"indico_conf": {"BaseURL": "https://x"}}, "indico_conf.BaseURL is derived; set indico_base_url instead."),
     ({"indico_conf": {"BaseSecureURL": "https://x"}}, "indico_conf.BaseSecureURL is derived; set indico_base_url instead."),
+    ({"indico_conf": {"CacheBackend": "redis"}}, "indico_conf.CacheBackend is derived; set indico_cache_backend instead."),
+    ({"indico_conf": {"MemcachedServers": ["x:1"]}}, "indico_conf.MemcachedServers is derived; set indico_memcached_servers instead."),
+    *(
+        ({"indico_conf": {key: "redis://x"}}, f"indico_conf.{key} is derived; set indico_cache_backend, indico_redis_host and indico_redis_password instead.")
+        for key in ("RedisCacheURL", "RedisConnectionURL")
+    ),
     ({"indico_admins": []}, "indico_admins names nobody: name one, since Indico 1.2.2 gives the administration"),
     ({"indico_admins": [{**ADMIN, "state": "absent"}]}, "indico_admins names nobody: name one"),
     ({"indico_admins": [{"login": "ada", "password": "correct horse"}]}, "indico_admins, ada has no email, no first_name, no family_name."),
@@ -383,6 +409,9 @@ def test_a_contradiction_is_refused(changes: dict[str, Any], sentence: str) -> N
         },
         {"web_trusted_proxies": ["10.0.0.1", "10.0.0.0/8", "2001:db8::/32"]},
         {"logrotate_max_size": "500M", "logrotate_olddir": "", "logrotate_mail": "ops+indico@example.org"},
+        {**REDIS, "indico_redis_host": "10.0.0.2", "redis_listen_address": "10.0.0.2", "indico_conf": {"SessionLifetime": 86400 * 31}},
+        {"indico_cache_backend": "memcached", "indico_memcached_servers": ["localhost:11211", "10.0.0.2:11211"], "indico_conf": {"SessionLifetime": 2592000}},
+        {"indico_redis_port": 9675},  # nobody listens there
         {"indico_admins": [ADMIN, {"login": "bruno", "state": "absent"}]},
         {"indico_conf": {"SmtpServer": ["localhost", 25], "SupportEmail": "a@b", "SmtpUseTLS": "yes"}},
     ],
@@ -457,6 +486,8 @@ def test_only_the_named_roles_are_checked_but_all_names_are_known() -> None:
         {"web_tls_key": {"hunter2-hunter2": "hunter2-hunter2"}},
         {"web_tls": "provided", "web_tls_certificate": PEM, "web_tls_key": "hunter2-hunter2"},
         {"indico_admins": "ada:hunter2-hunter2"},
+        {"indico_redis_password": "hunter2-hunter2"},
+        {"indico_redis_password": ["hunter2-hunter2"]},
         {"indico_admins": ["ada:hunter2-hunter2"]},
         {"indico_admins": {"password": "hunter2-hunter2"}},
         {"indico_admins": [{**ADMIN, "password": ["hunter2-hunter2"]}]},
