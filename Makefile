@@ -11,7 +11,7 @@ S ?= default
 export LC_ALL := C.UTF-8
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help prepare demo down clean-lab venv test check lint unit sanity scenario bench-converge bench-backup lock
+.PHONY: help prepare demo down clean-lab venv test check lint unit sanity scenario bench-converge bench-backup bench-cache lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -60,6 +60,10 @@ bench-converge: $(dev_env)/.complete ## how long site.yml takes, and on what
 
 bench-backup: $(dev_env)/.complete ## backups beside stock repozo, SIZE_MB=512
 	@$(dev) python -m tests.bench_backup
+
+bench-cache: packages := wrk
+bench-cache: prepare $(dev_env)/.complete ## requests per second with each cache, on a host of its own or INVENTORY=...
+	@$(dev) python -m tests.bench_cache
 
 lock: ## pin the newest versions that requirements/*.in allow
 	@for set in run dev zodb5 zodb6; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
