@@ -140,7 +140,9 @@ def test_the_password_is_in_two_files_and_nowhere_else(site: Site, redis: Redis)
     files = site.run(f"ls -l {site.prefix}/etc/indico.conf /etc/redis/{site.instance}.conf")
     assert [line.split()[0] for line in files.splitlines()] == ["-rw-r-----"] * 2
     assert redis.password not in site.run("ps -eo args")
-    script = f"read -r word; grep --recursive --fixed-strings --files-with-matches \"$word\" {site.prefix}/log {site.prefix}/etc /var/log /etc; journalctl --no-pager"
+    script = (
+        f'read -r word; grep --recursive --fixed-strings --files-with-matches "$word" {site.prefix}/log {site.prefix}/etc /var/log /etc; journalctl --no-pager'
+    )
     word = base64.b64encode(redis.password.encode()).decode()
     found = site.run(f"echo {word} | base64 -d | {{ {script} | grep -e '^/etc' -e '^{site.prefix}' -e \"$word\" || :; }} | sort -u")
     assert found.splitlines() == sorted([f"/etc/redis/{site.instance}.conf", f"{site.prefix}/etc/indico.conf"])

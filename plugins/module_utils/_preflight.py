@@ -240,7 +240,9 @@ def _redis(indico_cache_backend: str, indico_redis_host: str, indico_redis_passw
     elif indico_cache_backend == "redis":
         yield "indico_cache_backend is redis, but indico_redis_password is empty: whoever reaches Redis could read and make sessions. There is no default."
     elif not loopback:
-        yield f"redis_listen_address is {redis_listen_address}, which others reach, but indico_redis_password is empty: whoever connects would own the sessions."
+        yield (
+            f"redis_listen_address is {redis_listen_address}, which others reach, but indico_redis_password is empty: whoever connects would own the sessions."
+        )
 
 
 def _memory(redis_memory_mb: Any, memcached_memory_mb: Any) -> Iterator[str]:

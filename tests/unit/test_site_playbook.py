@@ -46,7 +46,18 @@ def test_failover_says_when_nobody_answers(tmp_path: Path) -> None:
             "a has no memcached (b has it), and memcached is reached on its own host only.",
         ),
     ],
-    ids=["schedulers", "applications", "no database", "loopback", "two sources", "three databases", "same host", "two caches", "redis elsewhere", "memcached elsewhere"],
+    ids=[
+        "schedulers",
+        "applications",
+        "no database",
+        "loopback",
+        "two sources",
+        "three databases",
+        "same host",
+        "two caches",
+        "redis elsewhere",
+        "memcached elsewhere",
+    ],
 )
 def test_groups_that_do_not_fit_are_refused(tmp_path: Path, groups: dict[str, list[str]], variables: dict[str, Any], sentence: str) -> None:
     inventory = {"indico": {"vars": variables, "children": {name: {"hosts": dict.fromkeys(hosts, NOWHERE)} for name, hosts in groups.items()}}}

@@ -242,7 +242,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         {"indico_zeo_password": "long enough", "indico_zeo_user": "a:b"},
         "indico_zeo_user is 'a:b'; it must hold only letters, digits, dots, hyphens and underscores.",
     ),
-    ({"indico_cache_backend": "redis"}, "indico_cache_backend is redis, but indico_redis_password is empty: whoever reaches Redis could read and make sessions."),
+    (
+        {"indico_cache_backend": "redis"},
+        "indico_cache_backend is redis, but indico_redis_password is empty: whoever reaches Redis could read and make sessions.",
+    ),
     ({"indico_redis_password": "fifteen-letters"}, "indico_redis_password has fewer than 16 characters."),
     ({"indico_redis_password": "sixteen letters/@"}, "indico_redis_password holds other characters than letters, digits"),
     ({"indico_redis_host": "redis://x"}, "indico_redis_host is 'redis://x'; it must be a host name or an IPv4 address, without a port."),
@@ -250,7 +253,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         ({"redis_listen_address": address}, f"redis_listen_address is {address!r}; it must be one IPv4 address of the host")
         for address in ("0.0.0.0", "localhost", "::1", "10.0.0.1 10.0.0.2", "")  # noqa: S104 (refused)
     ),
-    ({"redis_listen_address": "10.0.0.2"}, "redis_listen_address is 10.0.0.2, which others reach, but indico_redis_password is empty: whoever connects would own"),
+    (
+        {"redis_listen_address": "10.0.0.2"},
+        "redis_listen_address is 10.0.0.2, which others reach, but indico_redis_password is empty: whoever connects would own",
+    ),
     *(({name: 15}, f"{name} is 15; it must be 16 or more.") for name in ("redis_memory_mb", "memcached_memory_mb")),
     ({**REDIS, "indico_redis_port": 9675}, "indico_redis_port is 9675, which indico_storages, main.port has already."),
     ({"indico_memcached_servers": ["127.0.0.1:11211", "10.0.0.2"]}, "indico_memcached_servers[1] is '10.0.0.2'; it must be an address and a port such as"),
