@@ -43,6 +43,8 @@ class Settings:
         self.user: str = values["user"]
         self.host: dict[str, Any] = values["host"]
         self.current = os.path.join(self.prefix, "current")
+        # Another host may be the one that runs it.
+        self.scheduler = os.path.exists(f"/etc/systemd/system/{self.instance}-scheduler.service")
         self.log = os.path.join(self.prefix, "log/indico/scheduler.log")
 
 
@@ -134,7 +136,7 @@ def _status(settings: Settings, _options: argparse.Namespace) -> dict[str, Any]:
     host["storages"] = [one for one in host["storages"] if os.path.isdir(os.path.join(settings.prefix, "db", one["name"]))]
     host["url"] = host["url"] if "apache2.service" in host["units"] else None
     found = _info.look(settings.prefix, **host)
-    found["scheduler"] = _scheduler.info(settings.current, settings.user, settings.log, patience=_PATIENCE)
+    found["scheduler"] = _scheduler_info(settings)
     found["summary"] = _info.summary(found) + _scheduler.summary(found["scheduler"])[:1]
     found["problems"] = _info.problems(found) + ([] if found["maintenance"] else found["scheduler"]["problems"])
     return found
@@ -150,7 +152,7 @@ def _clean(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _metrics(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    found = _scheduler.info(settings.current, settings.user, settings.log, patience=_PATIENCE)
+    found = _scheduler_info(settings)
     _repository.replace(options.path, _scheduler.metrics(settings.instance, found, time.time()).encode())
     os.chmod(options.path, 0o644)
     return {"summary": []}
@@ -179,13 +181,18 @@ def _events_restore(settings: Settings, options: argparse.Namespace) -> dict[str
     return {**done, "summary": (done["steps"] or [f"Event {options.event} ({done['title']}) is not deleted."]) + done["notes"] + missing}
 
 
+def _scheduler_info(settings: Settings, *, finished: bool = False) -> dict[str, Any]:
+    where = (settings.current, settings.user, settings.log)
+    return _scheduler.info(*where, finished=finished, patience=_PATIENCE, expected=settings.scheduler)
+
+
 def _tasks_list(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    found = _scheduler.info(settings.current, settings.user, settings.log, finished=options.finished, patience=_PATIENCE)
+    found = _scheduler_info(settings, finished=options.finished)
     return {**found, "summary": _scheduler.summary(found)}
 
 
 def _tasks_show(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    found = _scheduler.info(settings.current, settings.user, settings.log, finished=True, patience=_PATIENCE)
+    found = _scheduler_info(settings, finished=True)
     mine = [task for task in found["tasks"] if task["number"] == options.number]
     if not mine:
         raise _indico.IndicoError(f"There is no task {options.number}.")

@@ -363,11 +363,11 @@ def action(verb: str, numbers: list[int], *, days: float = 0, failures: bool = F
     return {"verb": verb, "numbers": numbers, "days": days, "failures": failures, "batch": _BATCH, **_WORDS}
 
 
-def info(current: str, user: str, log: str, *, finished: bool = False, limit: int = 1000, patience: float = 30) -> dict[str, Any]:
+def info(current: str, user: str, log: str, *, finished: bool = False, limit: int = 1000, patience: float = 30, expected: bool = True) -> dict[str, Any]:
     """Return daemon (running, host, pid as the database has them, here, alive), counts, tasks, overdue (seconds) and problems.
 
     current, user: the release and who runs it; log: path of scheduler.log; finished: whether to list what is finished, too; limit: entries of the failed and
-    of the finished that are listed, the newest. Raises IndicoError.
+    of the finished that are listed, the newest; expected: whether the daemon is to run on this host. Raises IndicoError.
     """
     found = _indico.run(_INFO, {"finished": finished, "limit": limit, **_WORDS}, current=current, user=user, patience=patience)
     errors = logged_errors(log)
@@ -376,7 +376,7 @@ def info(current: str, user: str, log: str, *, finished: bool = False, limit: in
     daemon = found["daemon"]
     daemon["here"] = daemon["host"] == found["here"]
     daemon["alive"] = _alive(daemon["pid"]) if daemon["running"] and daemon["here"] else None
-    found["problems"] = judge(found)
+    found["problems"] = judge(found, expected=expected)
     return found
 
 
@@ -388,14 +388,14 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def judge(found: dict[str, Any]) -> list[str]:
-    """Return a sentence for each thing that is wrong with what info() found."""
+def judge(found: dict[str, Any], *, expected: bool = True) -> list[str]:
+    """Return a sentence for each thing that is wrong with what info() found. expected: see there."""
     daemon, sentences = found["daemon"], []
     if not daemon["running"]:
         sentences.append("No scheduler runs, as the database has it.")
     elif daemon["here"] and not daemon["alive"]:
         sentences.append(f"The database says that the scheduler runs here as process {daemon['pid']}, but there is no such process.")
-    elif not daemon["here"]:
+    elif expected and not daemon["here"]:
         sentences.append(f"The database says that the scheduler runs on {daemon['host']}, and this is {found['here']}.")
     if found["overdue"] > _LATE:
         sentences.append(f"A task waits since {found['overdue']} seconds after its time: no scheduler looks at the database.")

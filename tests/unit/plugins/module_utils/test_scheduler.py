@@ -72,6 +72,12 @@ def test_judgement(changes: dict[str, Any], sentences: list[str]) -> None:
     assert _scheduler.judge(found(**changes)) == sentences
 
 
+def test_another_host_may_be_the_one_that_runs_it() -> None:
+    elsewhere = found(daemon={"host": "b.example.org", "here": False, "alive": None})
+    assert _scheduler.judge(elsewhere, expected=False) == []
+    assert len(_scheduler.judge({**elsewhere, "overdue": 901}, expected=False)) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "up"),
     [({}, 1), ({"daemon": {"running": False}}, 0), ({"daemon": {"alive": False}}, 0), ({"daemon": {"here": False, "alive": None}}, 1), ({"overdue": 901}, 0)],
