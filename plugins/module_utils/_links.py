@@ -177,7 +177,8 @@ def references(text: str, *, css: bool) -> list[tuple[str, str]]:
         found.append((kind, value))
         return value
 
-    _ = rewrite_css(text, change) if css else rewrite_html(text, change)
+    rewrite = rewrite_css if css else rewrite_html
+    rewrite(text, change)
     return found
 
 

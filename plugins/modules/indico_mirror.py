@@ -53,7 +53,9 @@ extends_documentation_fragment: confops.indico.release
 attributes:
   check_mode:
     support: partial
-    description: Says which events would be mirrored, and whether the mirror has others. The pages are not read, so it does not know whether they differ.
+    description: Says which events would be mirrored, and whether the mirror has others.
+    details:
+      - The pages are not read, so it does not know whether they differ.
   diff_mode:
     support: none
     description: Says how many files there are, not how they differ.
