@@ -112,7 +112,9 @@ def test_old_things_go_and_nobody_is_logged_out(site: Site, member: Browser, tmp
 
     done = site.play(playbook=PLAYBOOK, report_file=str(report))
     found = numbers(done, report)
-    assert found == foretold
+    # Entries of the cache end in between, by their own clock.
+    assert {**found, "cache": None} == {**foretold, "cache": None}
+    assert found["cache"]["files"] >= foretold["cache"]["files"] >= 2
     gone = before - listing(site)
     assert {f"{site.prefix}/{name} f" for name in old} | {f"{ended} f"} <= gone
     assert len([path for path in gone if path.endswith(" f")]) == sum(one["files"] for one in found.values())
