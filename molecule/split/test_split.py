@@ -23,7 +23,7 @@ def test_each_host_has_its_own_part() -> None:
         "indico-zeo-firewall.service",
         "indico-zeo@main.service",
     ]
-    assert sorted(WEB.run(units).split()) == ["apache2.service", "indico-scheduler.service"]
+    assert sorted(WEB.run(units).split()) == ["apache2.service", "indico-scheduler-purge.timer", "indico-scheduler.service"]
     assert not WEB.shell().file("/opt/indico/db").exists
     assert DATABASE.run("ls /opt/indico/etc").split() == ["backup.json", "zeo-main.conf", "zeo-users", "zeo.json", "zeo.nft"]
 
