@@ -8,14 +8,13 @@ import argparse
 import dataclasses
 import json
 import os
-import re
 import signal
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _drill, _pack
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _crontab, _drill, _pack
 from ansible_collections.confops.indico.plugins.module_utils._backup_status import Limits
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -28,11 +27,11 @@ def main(settings_path: str, arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _end)
     try:
         settings = _backup_set.read_settings(settings_path)
-        if getattr(options, "scheduled", False) and not allowed(settings.allowed_hours, time.localtime()):
+        if getattr(options, "scheduled", False) and not _crontab.allowed(settings.allowed_hours, time.localtime()):
             _say(f"It is {time.strftime('%H:%M')}, outside of {settings.allowed_hours}: nothing was done.")
             return SKIPPED
         return _VERBS[options.verb](settings, options)
-    except RepositoryError as error:
+    except (RepositoryError, ValueError) as error:
         _say(f"{settings_path}: {error}" if options.verb == "check" else str(error), sys.stderr)
         return _backup_status.UNKNOWN if options.verb == "check" else 1
 
@@ -104,18 +103,6 @@ def _check(settings: _backup_set.Settings, options: argparse.Namespace) -> int:
 
 _Verb = Callable[[_backup_set.Settings, argparse.Namespace], int]
 _VERBS: dict[str, _Verb] = {"run": _run, "drill": _run_drill, "pack": _run_pack, "list": _list, "status": _status, "check": _check}
-
-
-def allowed(hours: str, now: time.struct_time) -> bool:
-    """Whether the local time lies in hours, such as 22:00-06:00 (empty for always). Raises RepositoryError for what is no such range."""
-    if not hours:
-        return True
-    match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", hours)
-    if not match:
-        raise RepositoryError(f"The allowed hours are {hours!r}; they must be two times such as 22:00-06:00.")
-    begin, end = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
-    minute = now.tm_hour * 60 + now.tm_min
-    return begin <= minute < end if begin < end else minute >= begin or minute < end
 
 
 def _end(_signal: int, _frame: Any) -> NoReturn:

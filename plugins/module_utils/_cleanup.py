@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.confops.indico.plugins.module_utils import _repository
 from ansible_collections.confops.indico.plugins.module_utils._info import human
 
 KINDS = ("cache", "tmp", "sessions", "logs")
@@ -76,7 +77,22 @@ def run(prefix: str, what: list[str], rules: Rules, *, check: bool = False) -> d
     if not os.path.isdir(prefix):
         raise CleanupError(f"There is no instance at {prefix}.")
     sweep = _Sweep(prefix, rules, check)
-    return {kind: getattr(sweep, kind)() for kind in KINDS if kind in what}
+    with contextlib.nullcontext() if check else _alone(prefix):
+        return {kind: getattr(sweep, kind)() for kind in KINDS if kind in what}
+
+
+@contextlib.contextmanager
+def _alone(prefix: str) -> Iterator[None]:
+    """Hold the instance against other clean-ups. The lock lies on the directory and ends with the process. Raises CleanupError when another one holds it."""
+    descriptor = os.open(prefix, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CleanupError(f"{prefix} is being cleaned already{_repository.holder(descriptor)}; nothing was done.") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def lines(found: dict[str, Kind], *, check: bool = False) -> list[str]:

@@ -18,8 +18,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.common.text.formatters import bytes_to_human
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _repository
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _info, _repository
 from ansible_collections.confops.indico.plugins.module_utils._backup_status import CRITICAL, OK, WARNING
 
 _DAY = 86400.0
@@ -207,7 +206,7 @@ def problems(found: list[dict[str, Any]], limits: Limits) -> list[str]:
 
 def describe(one: dict[str, Any]) -> str:
     """Return how full a file system is and where that leads."""
-    text = f"{one['mountpoint']} is {one['used_percent']} % full, {bytes_to_human(one['free_bytes'])} free"
+    text = f"{one['mountpoint']} is {one['used_percent']} % full, {_info.human(one['free_bytes'])} free"
     if one["pace_bytes"] is None:
         return text
     where = "it does not grow"

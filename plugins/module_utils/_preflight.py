@@ -378,12 +378,33 @@ def _drill(backup_drill_directory: str, backup_directory: str, indico_prefix: st
             yield f"backup_drill_directory is {backup_drill_directory}, which a drill empties, and {variable} is {path}; it must be a directory of its own."
 
 
-def _hours(backup_allowed_hours: str) -> Iterator[str]:
-    if backup_allowed_hours and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", backup_allowed_hours):
-        yield f"backup_allowed_hours is {backup_allowed_hours!r}; it must be two times such as 22:00-06:00, or empty."
+def _hours(backup_allowed_hours: str, cron_allowed_hours: str) -> Iterator[str]:
+    for variable, hours in dict(locals()).items():
+        if hours and not _crontab.HOURS.fullmatch(hours):
+            yield f"{variable} is {hours!r}; it must be two times such as 22:00-06:00, or empty."
 
 
-def _pings(backup_ping_start: str, backup_ping_success: str, backup_ping_failure: str) -> Iterator[str]:
+def _disks(cron_disk_warning_percent: Any, cron_disk_critical_percent: Any, cron_disk_warning_days: Any) -> Iterator[str]:
+    if not 0 < int(cron_disk_warning_percent) <= int(cron_disk_critical_percent) <= 100:
+        yield (
+            f"cron_disk_warning_percent is {cron_disk_warning_percent} and cron_disk_critical_percent {cron_disk_critical_percent};"
+            " they must be more than 0, at most 100, and the second not less than the first."
+        )
+    if int(cron_disk_warning_days) < 0:
+        yield f"cron_disk_warning_days is {cron_disk_warning_days}; it must be 0 or more."
+
+
+def _mails(cron_mail_to: list[str], cron_mail_from: str, cron_smtp_port: Any) -> Iterator[str]:
+    for address in cron_mail_to:
+        if not re.fullmatch(r"[^\s@<>,;]+(@[^\s@<>,;]+)?", address):
+            yield f"cron_mail_to has {address!r}; each must be an address, such as admins@example.org."
+    if not re.fullmatch(r"[^\s@<>,;]+@[^\s@<>,;]+", cron_mail_from):
+        yield f"cron_mail_from is {cron_mail_from!r}; it must be an address, such as indico@example.org."
+    if not 0 < int(cron_smtp_port) < 65536:
+        yield f"cron_smtp_port is {cron_smtp_port}; it must be from 1 to 65535."
+
+
+def _pings(backup_ping_start: str, backup_ping_success: str, backup_ping_failure: str, cron_failure_url: str) -> Iterator[str]:
     for variable, url in dict(locals()).items():
         if url and not re.fullmatch(r"https?://\S+", url):
             yield f"{variable} is no URL; it must begin with http:// or https://."
@@ -396,7 +417,14 @@ def _task_files(backup_before_tasks: str, backup_after_tasks: str, backup_failur
 
 
 def _schedules(
-    indico_jobs_backend: str, backup_schedule: str, backup_drill_schedule: str, backup_pack_schedule: str, scheduler_purge_schedule: str
+    indico_jobs_backend: str,
+    backup_schedule: str,
+    backup_drill_schedule: str,
+    backup_pack_schedule: str,
+    cron_clean_schedule: str,
+    cron_disk_schedule: str,
+    offsite_schedule: str,
+    scheduler_purge_schedule: str,
 ) -> Iterator[str]:
     for variable, schedule in list(locals().items())[1:]:
         if indico_jobs_backend == "cron" and schedule:
@@ -476,6 +504,8 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _tasks,
     _drill,
     _hours,
+    _disks,
+    _mails,
     _pings,
     _task_files,
     _schedules,

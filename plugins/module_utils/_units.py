@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, confops developers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""systemd units that shall run, with the configuration that is on disk now."""
+"""systemd units that shall run, with the configuration that is on disk now, or that shall be gone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ class UnitError(Exception):
 
 @dataclass
 class Unit:
-    """A declared unit. configuration holds the paths that it reads when it starts; one that another unit starts has run false."""
+    """A declared unit. configuration holds the paths that it reads when it starts; one that another unit starts has run false; an absent one is to go."""
 
     name: str
     configuration: list[str] = field(default_factory=list)
     run: bool = True
+    absent: bool = False
 
 
 @dataclass
@@ -37,12 +38,13 @@ class Decision:
     enable: bool = False
     start: bool = False
     restart: bool = False
+    stop: bool = False
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
-        return self.enable or self.start or self.restart or self.reload
+        return self.enable or self.start or self.restart or self.stop or self.reload
 
     def diff(self) -> dict[str, str]:
         return {
@@ -92,11 +94,18 @@ def decide(unit: Unit, state: dict[str, str], now: float, monotonic: float, pend
     state holds the properties that show() returns; now and monotonic are the two clocks, in seconds; pending are paths that
     this run changes, which in check mode do not show on the host.
     """
+    file, additions = own_files(unit.name)
+    announced = [path for path in pending or [] if path in unit.configuration or path == file or path.startswith(additions)]
+    if unit.absent:
+        # Its file may be gone while it runs on: systemd stops nothing for that, and a timer would go on to fire.
+        decision = Decision(unit, present=True, stop=state["ActiveState"] not in ("inactive", "failed"))
+        decision.reload = decision.stop or bool(announced) or (state["LoadState"] == "loaded" and state["NeedDaemonReload"] == "yes")
+        if decision.changed:
+            decision.before, decision.after = [f"state: {state['ActiveState']}"], ["state: gone"]
+        return decision
     if state["LoadState"] != "loaded":
         before, after = [f"state: {state['LoadState']}"], ["state: active" if unit.run else "state: loaded"]
         return Decision(unit, present=False, enable=unit.run, start=unit.run, reload=not unit.run, before=before, after=after)
-    file, additions = own_files(unit.name)
-    announced = [path for path in pending or [] if path in unit.configuration or path == file or path.startswith(additions)]
     decision = Decision(unit, present=True, reload=state["NeedDaemonReload"] == "yes" or any(path.startswith(_SYSTEM) for path in announced))
     if decision.reload:
         decision.before.append("unit file: changed since systemd read it")
@@ -142,6 +151,9 @@ def _on_disk(name: str) -> str:
 
 def apply(decisions: list[Decision], settle: float) -> None:
     """Act, then see that each unit that was touched still runs after settle seconds. Raises UnitError with its journal otherwise."""
+    stop = [decision.unit.name for decision in decisions if decision.stop]
+    if stop:  # before systemd reads its files anew: it does not stop a unit whose file it no longer finds
+        _systemctl("stop", *stop)
     missing = [decision.unit.name for decision in decisions if not decision.present]
     if missing:
         _systemctl("daemon-reload")

@@ -9,7 +9,7 @@ module: units
 short_description: systemd units that run with the configuration on disk
 version_added: 0.1.0
 description:
-  - Enables and starts the units, and restarts one that started before its configuration changed.
+  - Enables and starts the units, and restarts one that started before its configuration changed. Stops those that are no longer declared.
   - The question is asked of the host, not of the run. A run that dies between a change and the restart leaves it to the next run,
     where a handler would be forgotten.
   - A unit that does not stay up is a failure, with the last lines of its journal.
@@ -35,6 +35,13 @@ options:
         description: Whether it shall run. Of a unit that another one starts, such as the service of a timer, systemd only reads the file.
         type: bool
         default: true
+      absent:
+        description:
+          - Whether it shall be gone. The module stops it and has systemd forget it; its file and the link that starts it at boot are for
+            M(confops.indico.tree).
+          - With it, O(units[].run) and O(units[].configuration) say nothing.
+        type: bool
+        default: false
   pending:
     description:
       - Paths that earlier tasks of this run changed, as RV(confops.indico.tree#module:changed_paths) lists them.
@@ -82,6 +89,12 @@ restarted:
   elements: str
   returned: success
   sample: [indico-zeo@main.service]
+stopped:
+  description: Units that ran though they are no longer declared.
+  type: list
+  elements: str
+  returned: success
+  sample: []
 enabled:
   description: Units that would not have started at boot.
   type: list
@@ -105,6 +118,7 @@ def main() -> None:
                     "name": {"type": "str", "required": True},
                     "configuration": {"type": "list", "elements": "str", "default": []},
                     "run": {"type": "bool", "default": True},
+                    "absent": {"type": "bool", "default": False},
                 },
             },
             "pending": {"type": "list", "elements": "str", "default": []},
@@ -122,6 +136,7 @@ def main() -> None:
         changed=any(decision.changed for decision in decisions),
         started=[decision.unit.name for decision in decisions if decision.start],
         restarted=[decision.unit.name for decision in decisions if decision.restart],
+        stopped=[decision.unit.name for decision in decisions if decision.stop],
         enabled=[decision.unit.name for decision in decisions if decision.enable],
         diff=[decision.diff() for decision in decisions if decision.changed],
     )

@@ -34,7 +34,14 @@ def imported(name: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("role", "command"), [("backup", "_backup_command"), ("indico", "_manage_command"), ("offsite", "_offsite_command"), ("zeo", "_zeo_command")]
+    ("role", "command"),
+    [
+        ("backup", "_backup_command"),
+        ("cron", "_jobs_command"),
+        ("indico", "_manage_command"),
+        ("offsite", "_offsite_command"),
+        ("zeo", "_zeo_command"),
+    ],
 )
 def test_the_code_is_all_that_the_command_imports(role: str, command: str) -> None:
     variables = yaml.safe_load((REPOSITORY / f"roles/{role}/vars/main.yml").read_text(encoding="utf-8"))

@@ -226,29 +226,6 @@ def test_a_ping_that_is_not_received_is_a_warning_without_its_url(site: _backup_
     assert metrics(site)['indico_backup_status{instance_name="indico"}'] == "1"
 
 
-@pytest.mark.parametrize(
-    ("hours", "minute", "expected"),
-    [
-        ("", "12:00", True),
-        ("22:00-06:00", "21:59", False),
-        ("22:00-06:00", "22:00", True),
-        ("22:00-06:00", "05:59", True),
-        ("22:00-06:00", "06:00", False),
-        ("01:00-03:30", "03:29", True),
-        ("01:00-03:30", "03:30", False),
-        ("01:00-03:30", "00:59", False),
-    ],
-)
-def test_allowed_hours(hours: str, minute: str, expected: bool) -> None:
-    assert _backup_command.allowed(hours, time.strptime(minute, "%H:%M")) == expected
-
-
-@pytest.mark.parametrize("hours", ["22-6", "24:00-06:00", "22:00", "22:00 - 06:00"])
-def test_hours_that_are_none(hours: str) -> None:
-    with pytest.raises(RepositoryError, match=r"The allowed hours are '.*'; they must be two times such as 22:00-06:00\."):
-        _backup_command.allowed(hours, time.localtime())
-
-
 def test_a_scheduled_run_keeps_to_the_hours_and_a_person_need_not(site: _backup_set.Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin = time.localtime(time.time() + 2 * HOUR)
     end = time.localtime(time.time() + 3 * HOUR)

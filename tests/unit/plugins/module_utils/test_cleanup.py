@@ -418,3 +418,15 @@ def test_lines_for_people(instance: Instance, monkeypatch: pytest.MonkeyPatch) -
     ]
     assert found["tmp"].listing() == f"{instance.prefix}/tmp/Indico1\nand 1 more\n"
     assert _cleanup.lines(_cleanup.run(str(instance.prefix), ["tmp"], Rules())) == ["tmp: 2 files (200 bytes) removed; kept: 1 too young"]
+
+
+def test_two_at_once_are_one(instance: Instance) -> None:
+    descriptor = os.open(instance.prefix, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _cleanup.run(str(instance.prefix), ["cache"], Rules(), check=True)
+        with pytest.raises(_cleanup.CleanupError, match=rf"^{instance.prefix} is being cleaned already by process {os.getpid()}; nothing was done\.$"):
+            _cleanup.run(str(instance.prefix), ["cache"], Rules())
+    finally:
+        os.close(descriptor)
+    assert _cleanup.run(str(instance.prefix), ["cache"], Rules())["cache"].files == 0

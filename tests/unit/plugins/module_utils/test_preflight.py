@@ -28,6 +28,7 @@ GOOD: dict[str, Any] = {
     "python2_builder": "host1",
     "python2_cache": "/home/operator/.cache/confops/wheelhouse",
     "indico_admins": [ADMIN],
+    "cron_mail_from": "indico@indico.example.org",
 }
 FACTS = {"distribution": "Debian", "distribution_major_version": "11", "python_version": "3.9.2"}
 PEM = "-----BEGIN CERTIFICATE-----\n"
@@ -341,6 +342,15 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         "backup_drill_directory is /var/backups, which a drill empties, and backup_directory is /var/backups/indico; it must be a directory of its own.",
     ),
     ({"backup_allowed_hours": "22-6"}, "backup_allowed_hours is '22-6'; it must be two times such as 22:00-06:00, or empty."),
+    ({"cron_allowed_hours": "22:00"}, "cron_allowed_hours is '22:00'; it must be two times such as 22:00-06:00, or empty."),
+    ({"cron_disk_warning_percent": 96}, "cron_disk_warning_percent is 96 and cron_disk_critical_percent 95; they must be more than 0, at most 100"),
+    ({"cron_disk_warning_days": -1}, "cron_disk_warning_days is -1; it must be 0 or more."),
+    ({"cron_mail_to": ["a@example.org, b@example.org"]}, "cron_mail_to has 'a@example.org, b@example.org'; each must be an address"),
+    ({"cron_mail_from": "indico"}, "cron_mail_from is 'indico'; it must be an address, such as indico@example.org."),
+    ({"cron_smtp_port": 0}, "cron_smtp_port is 0; it must be from 1 to 65535."),
+    ({"cron_failure_url": "example.org/hook"}, "cron_failure_url is no URL; it must begin with http:// or https://."),
+    ({"indico_jobs_backend": "cron", "cron_disk_schedule": "hourly"}, "cron_disk_schedule: The schedule 'hourly' cannot be given to cron"),
+    ({"indico_jobs_backend": "cron", "offsite_schedule": "hourly"}, "offsite_schedule: The schedule 'hourly' cannot be given to cron"),
     ({"backup_ping_failure": "example.org"}, "backup_ping_failure is no URL; it must begin with http:// or https://."),
     ({"backup_after_tasks": "/nowhere/after.yml"}, "backup_after_tasks is /nowhere/after.yml, which is no file on the controller."),
     ({"backup_pack_days": -1}, "backup_pack_days is -1; it must be 0 or more."),

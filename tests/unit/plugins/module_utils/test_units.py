@@ -86,7 +86,7 @@ def decide(configuration: list[str] | None = None, **state: str) -> _units.Decis
 
 
 def acts(decision: _units.Decision) -> set[str]:
-    return {name for name in ("reload", "enable", "start", "restart") if getattr(decision, name)}
+    return {name for name in ("reload", "enable", "start", "restart", "stop") if getattr(decision, name)}
 
 
 # One decision
@@ -140,6 +140,34 @@ def test_a_unit_that_started_before_its_configuration_changed_is_restarted(tmp_p
     assert acts(decide(paths, ActiveState="inactive")) == {"start"}
     assert acts(decide(paths, InactiveExitTimestampMonotonic="8000000")) == set()
     assert acts(decide(paths, NeedDaemonReload="yes", UnitFileState="disabled")) == {"reload", "enable", "restart"}
+
+
+@pytest.mark.parametrize(
+    ("state", "pending", "actions"),
+    [
+        ({}, [], {"stop", "reload"}),
+        ({"ActiveState": "activating"}, [], {"stop", "reload"}),
+        ({"LoadState": "not-found"}, [], {"stop", "reload"}),  # a run died after its file went
+        (NOT_FOUND, [], set()),
+        ({"ActiveState": "inactive"}, [], set()),  # such as one that only its file's removal would end
+        ({"ActiveState": "failed", "NeedDaemonReload": "yes"}, [], {"reload"}),
+        (NOT_FOUND, ["/etc/systemd/system/a.service"], {"reload"}),
+        (NOT_FOUND, ["/etc/systemd/system/b.service"], set()),
+    ],
+)
+def test_what_is_no_longer_declared_is_stopped(state: dict[str, str], pending: list[str], actions: set[str]) -> None:
+    decision = _units.decide(_units.Unit("a.service", absent=True), {**GOOD, **state}, NOW, MONOTONIC, pending)
+    assert acts(decision) == actions
+    assert (decision.diff()["after"] == "state: gone\n") is bool(actions)
+
+
+def test_what_goes_is_stopped_before_systemd_forgets_it(systemd: Systemd) -> None:
+    systemd.answer([GOOD, NOT_FOUND], [GOOD], [GOOD], [GOOD])
+    decisions = _units.plan([_units.Unit("old.timer", absent=True), _units.Unit("new.timer")])
+    _units.apply(decisions, 0)
+    assert [call.partition(" ")[0] + " " + call.split()[-1] for call in systemd.calls()][1:5] == [
+        "stop old.timer", "daemon-reload daemon-reload", "show new.timer", "enable new.timer",
+    ]  # fmt: skip
 
 
 def test_a_configuration_from_the_future_says_nothing(tmp_path: Path) -> None:
@@ -361,13 +389,14 @@ def test_the_module_checks_runs_and_then_has_nothing_to_do(systemd: Systemd, tmp
         "changed": True,
         "started": ["c.service"],
         "restarted": ["b.service"],
+        "stopped": [],
         "enabled": ["c.service"],
         "diff": [
             {"before": f"state: started before {stale} changed\n", "after": "state: restarted\n"},
             {"before": "state: not-found\n", "after": "state: active\n"},
         ],
     }
-    assert again == {"changed": False, "started": [], "restarted": [], "enabled": [], "diff": []}
+    assert again == {"changed": False, "started": [], "restarted": [], "stopped": [], "enabled": [], "diff": []}
 
 
 def test_the_module_fails_with_the_sentence_and_the_journal(systemd: Systemd, capsys: pytest.CaptureFixture[str]) -> None:
