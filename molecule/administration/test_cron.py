@@ -85,7 +85,7 @@ def test_a_timer_fires_and_says_nothing_unless_it_fails(site: Site) -> None:
     assert mails.count("Subject:") == 1
     assert mails.startswith("indico@") and "to ops@example.org\n" in mails and "Subject: indico-disk failed on " in mails
     assert "% full" in site.run("cat /run/sink/posts") and "exit code 1" in mails
-    assert 'indico_job_failures{instance_name="indico",job="indico-clean"} 0' in site.run("cat /var/lib/metrics/jobs.prom")
+    assert 'indico_job_failures{instance_name="indico",unit="indico-clean"} 0' in site.run("cat /var/lib/metrics/jobs.prom")
     assert 'indico_disk_used_percent{instance_name="indico",mountpoint="/"}' in site.run("cat /var/lib/metrics/disk.prom")
     status = site.shell().run(f"{JOBS} status")
     assert status.rc == 1 and "indico-disk failed: exit code 1, " in status.stderr

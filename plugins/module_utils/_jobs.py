@@ -192,8 +192,9 @@ def iso(seconds: float | None) -> str:
 def metrics(instance: str, jobs: list[dict[str, Any]]) -> str:
     """Return the records in Prometheus' text format."""
 
+    # Not "job": that label is Prometheus' own.
     def each(key: str) -> list[tuple[dict[str, str], float]]:
-        return [({"job": job["name"]}, job[key]) for job in jobs if job[key] is not None]
+        return [({"unit": job["name"]}, job[key]) for job in jobs if job[key] is not None]
 
     rows: list[_backup_status.Row] = [
         ("job_last_run_timestamp_seconds", "When the job ended last", each("ended")),

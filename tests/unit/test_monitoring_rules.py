@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _offsite, _scheduler, _zeo_info
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _disk_space, _jobs, _offsite, _scheduler, _zeo_info
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GROUPS = yaml.safe_load((REPOSITORY / "monitoring/indico.rules.yml").read_text())["groups"]
@@ -33,6 +33,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     text = _backup_status._metrics(settings) + _offsite._metrics(offsite, pulled) + _zeo_info.metrics("indico", [zeo], {"main": (1, 1.0)})
     tasks = {"daemon": {"running": True, "alive": True}, "overdue": 0, "counts": {"failed": 0}}
     text += _scheduler.metrics("indico", tasks, 1.0)
+    text += _jobs.metrics("indico", [{"name": "indico-clean", "ended": 1, "succeeded": 1, "seconds": 1, "failures": 0}])
+    keys = ("total_bytes", "free_bytes", "used_percent", "inodes_total", "inodes_free", "pace_bytes", "full_in_days")
+    text += _disk_space.metrics("indico", [{"mountpoint": "/", **dict.fromkeys(keys, 1)}])
     return dict(re.findall(r"^(\w+)\{(.*)\} ", text, re.MULTILINE))
 
 
@@ -58,4 +61,12 @@ def test_a_rule_says_how_bad_and_what_to_do(rule: dict[str, Any]) -> None:
 def test_each_alert_has_a_name_of_its_own() -> None:
     names = [rule["alert"] for rule in RULES]
     assert len(set(names)) == len(names)
-    assert {group["name"] for group in GROUPS} == {"indico-zeo", "indico-scheduler", "indico-backup", "indico-drill", "indico-pack", "indico-offsite"}
+    assert {group["name"] for group in GROUPS} == {
+        "indico-zeo",
+        "indico-jobs",
+        "indico-scheduler",
+        "indico-backup",
+        "indico-drill",
+        "indico-pack",
+        "indico-offsite",
+    }

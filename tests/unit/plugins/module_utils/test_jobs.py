@@ -96,7 +96,7 @@ def test_the_table_says_what_starts_each_and_when(settings: _jobs.Settings, tmp_
     assert _jobs.problems([backup, clean, disk]) == [
         "indico-backup failed: exit code 1, 2026-11-28T00:00:00Z; the last success was never. journalctl --unit indico-backup says why."
     ]
-    assert 'indico_job_failures{instance_name="indico",job="indico-backup"} 1\n' in _jobs.metrics("indico", [backup, clean, disk])
+    assert 'indico_job_failures{instance_name="indico",unit="indico-backup"} 1\n' in _jobs.metrics("indico", [backup, clean, disk])
 
 
 def test_a_span_since_boot_is_a_moment(settings: _jobs.Settings, tmp_path: Path) -> None:
