@@ -25,7 +25,7 @@ RELAY: dict[str, Any] = {
     "mail_relay_tls": "none",
     "mail_root_to": ["ops@example.org", "boss@example.org"],
 }
-# Takes mail as RFC 5321 has it and writes down each message. With a certificate it offers STARTTLS, or begins with TLS; with a password it takes nothing without.
+# Takes mail as RFC 5321 has it and writes it down. With a certificate it offers STARTTLS, or begins with TLS; with a password it takes nothing without.
 SINK = r"""
 import base64, json, socket, socketserver, ssl, sys
 
@@ -292,7 +292,8 @@ def test_messages_wait_for_a_relay_that_is_away(site: Site, sink: Sink, visitor:
 def certificate(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for the sink, which it shows when it is told so. Return a file on this side."""
     site.run(
-        f"cd /run/sink && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=sink -addext subjectAltName=DNS:{NAME} -keyout sink.key -out sink.crt 2>&1"
+        f"cd /run/sink && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=sink -addext subjectAltName=DNS:{NAME}"
+        " -keyout sink.key -out sink.crt 2>&1"
         f" && cat sink.key sink.crt > sink.pem && echo 127.0.0.1 {NAME} >> /etc/hosts"
     )
     copy = tmp_path_factory.mktemp("authority") / "sink.crt"
