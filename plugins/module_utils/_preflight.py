@@ -39,6 +39,7 @@ _DERIVED = {
         "indico_prefix",
     ),
 }
+_HOST_NAME = "[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _MEMCACHED_SECONDS = 30 * 86400  # the longest time that memcached does not take for a date
 
 
@@ -142,8 +143,9 @@ def _ports(
     web_tls: str,
     web_http_port: Any,
     web_https_port: Any,
+    mail_relay_host: str,
 ) -> Iterator[str]:
-    used: dict[int, str] = {}
+    used: dict[int, str] = {25: "the local relay (mail_relay_host)"} if mail_relay_host else {}
     keys = ("port", "replication_port")
     wanted = [(f"indico_storages, {storage['name']}.{key}", storage[key]) for storage in indico_storages for key in keys if key in storage]
     wanted += [("zeo_claim_port", zeo_claim_port), ("web_http_port", web_http_port)]
@@ -278,6 +280,49 @@ def _cluster(zeo_cluster: Mapping[str, Any], zeo_listen_address: str) -> Iterato
             f"{' and '.join(zeo_cluster)} serve the databases together, but zeo_listen_address is {zeo_listen_address},"
             " where the others do not reach this host."
         )
+
+
+def _mail(mail_relay_host: str, mail_relay_port: Any, mail_relay_tls: str, mail_origin: str, mail_root_to: list[str]) -> Iterator[str]:
+    port, address = int(mail_relay_port), _address(mail_relay_host)
+    if mail_relay_host and not address and not re.fullmatch(_HOST_NAME, mail_relay_host):
+        yield f"mail_relay_host is {mail_relay_host!r}; it must be a host name or an IP address, without a port."
+    if not 0 < port < 65536:
+        yield f"mail_relay_port is {port}; a port is a number from 1 to 65535."
+    if _is_loopback(mail_relay_host) and port == 25:
+        yield f"mail_relay_host is {mail_relay_host} and mail_relay_port is 25, where the local relay itself listens; name another one."
+    if address and mail_relay_tls == "verify":
+        yield f"mail_relay_tls is verify, but mail_relay_host is {mail_relay_host}: a certificate is compared with a name, so give that, or choose encrypt."
+    if mail_relay_host and port == 465 and mail_relay_tls in ("none", "may"):
+        yield f"mail_relay_port is 465, where nothing is said without TLS, but mail_relay_tls is {mail_relay_tls}; choose verify or encrypt."
+    if not re.fullmatch(_HOST_NAME, mail_origin):
+        yield f"mail_origin is {mail_origin!r}; it must be a domain such as example.org."
+    for number, recipient in enumerate(mail_root_to):
+        if not re.fullmatch(f"[A-Za-z0-9._+=~-]+@{_HOST_NAME}", recipient):
+            yield f"mail_root_to[{number}] is {recipient!r}; it must be an address such as operations@example.org."
+
+
+def _mail_login(mail_relay_host: str, mail_relay_user: str, mail_relay_password: str, mail_relay_tls: str) -> Iterator[str]:
+    if bool(mail_relay_user) != bool(mail_relay_password):
+        given, lacking = ("mail_relay_user", "mail_relay_password") if mail_relay_user else ("mail_relay_password", "mail_relay_user")
+        yield f"{given} is given, but {lacking} is empty; a relay wants both or neither."
+    if not re.fullmatch(r"[^\s:]*", mail_relay_user) or not mail_relay_user.isprintable():
+        yield f"mail_relay_user is {mail_relay_user!r}; it must hold neither blanks nor colons."
+    if not mail_relay_password.isprintable() or mail_relay_password.strip() != mail_relay_password:
+        yield "mail_relay_password begins or ends with a blank, or holds a line break or another control character, which Postfix does not read."
+    if mail_relay_host and mail_relay_password and mail_relay_tls in ("none", "may") and not _is_loopback(mail_relay_host):
+        yield f"mail_relay_password is given, but mail_relay_tls is {mail_relay_tls}: it could cross the network unencrypted. Choose verify or encrypt."
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return None if "%" in host else ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
 
 
 def _base_url(indico_base_url: str, web_tls: str, web_trusted_proxies: list[str]) -> Iterator[str]:
@@ -492,6 +537,8 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _redis,
     _memory,
     _memcached,
+    _mail,
+    _mail_login,
     _cluster,
     _base_url,
     _proxies,

@@ -38,6 +38,7 @@ class Entry:
     group: str = "root"
     mode: int | None = None
     validate: list[str] = field(default_factory=list)
+    hidden: bool = False
 
 
 @dataclass
@@ -77,6 +78,7 @@ def entry(declared: dict[str, Any]) -> Entry:
         group=declared.get("group") or "root",
         mode=int(mode, 8) if mode is not None and state in _DEFAULT_MODE else None,
         validate=declared.get("validate") or [],
+        hidden=bool(declared.get("hidden")),
     )
 
 
@@ -117,6 +119,10 @@ def _text(content: bytes) -> str:
     return content.decode(errors="backslashreplace")
 
 
+def _shown(one: Entry, content: bytes) -> str:
+    return "content: hidden\n" if one.hidden else _text(content)
+
+
 def _found_content(path: str, kind: str) -> bytes:
     if kind == "link":
         return os.readlink(path).encode() + b"\n"
@@ -140,12 +146,12 @@ def _compare(one: Entry) -> Change | None:
         if found is None:
             return None
         kind = _kind(found)
-        return Change(one, True, _text(_found_content(one.path, kind)) + f"kind: {kind}\n", "kind: absent\n")
+        return Change(one, True, _shown(one, _found_content(one.path, kind)) + f"kind: {kind}\n", "kind: absent\n")
 
     wanted_content = (one.target + "\n").encode() if one.state == "link" else one.content
     wanted = _attributes(one.state, one.owner, one.group, one.mode)
     if found is None:
-        after = _text(wanted_content) + "".join(f"{key}: {value}\n" for key, value in wanted.items())
+        after = _shown(one, wanted_content) + "".join(f"{key}: {value}\n" for key, value in wanted.items())
         return Change(one, True, "kind: absent\n", after, created=True)
 
     kind = _kind(found)
@@ -159,7 +165,7 @@ def _compare(one: Entry) -> Change | None:
 
     def show(text: bytes, attributes: dict[str, str]) -> str:
         lines = [f"{key}: {attributes[key]}\n" for key in differing if key in attributes]
-        return (_text(text) if content_differs else "") + "".join(lines)
+        return (_shown(one, text) if content_differs else "") + "".join(lines)
 
     return Change(one, content_differs, show(content, present), show(wanted_content, wanted))
 

@@ -51,6 +51,10 @@ options:
         type: list
         elements: str
         default: []
+      hidden:
+        description: Whether the diff leaves out what the file holds and held. O(secrets) hides the new password of a file, not the one that it replaces.
+        type: bool
+        default: false
   stage:
     description: Directory of which a copy is made, with the new state applied, for O(validate).
     type: str
@@ -152,6 +156,7 @@ def main() -> None:
                     "group": {"type": "str", "default": "root"},
                     "mode": {"type": "str"},
                     "validate": {"type": "list", "elements": "str", "default": []},
+                    "hidden": {"type": "bool", "default": False},
                 },
             },
             "stage": {"type": "str"},

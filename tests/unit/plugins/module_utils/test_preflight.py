@@ -29,6 +29,7 @@ GOOD: dict[str, Any] = {
     "python2_cache": "/home/operator/.cache/confops/wheelhouse",
     "indico_admins": [ADMIN],
     "cron_mail_from": "indico@indico.example.org",
+    "mail_origin": "indico.example.org",
 }
 FACTS = {"distribution": "Debian", "distribution_major_version": "11", "python_version": "3.9.2"}
 PEM = "-----BEGIN CERTIFICATE-----\n"
@@ -190,6 +191,7 @@ def storage(name: str, port: Any, **more: Any) -> dict[str, Any]:
 
 MAIN = storage("main", 9675)
 REDIS = {"indico_cache_backend": "redis", "indico_redis_password": "sixteen-letters_~"}
+MAIL = {"mail_relay_host": "mail.example.org", "mail_relay_user": "indico", "mail_relay_password": "p: $#"}
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_storages": []}, "indico_storages has no storage named main; Indico opens that one."),
     ({"indico_storages": [storage("rooms", 9676)]}, "indico_storages has no storage named main; Indico opens that one."),
@@ -397,6 +399,28 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"web_tls": "provided", "web_tls_key": PEM}, "web_tls_certificate holds no PEM text; web_tls: provided needs it."),
     ({"web_tls": "provided", "web_tls_certificate": PEM, "web_tls_key": "/etc/ssl/key.pem"}, "web_tls_key holds no PEM text; web_tls: provided needs it."),
     ({"web_tls_key": PEM}, "web_tls_key is given, but web_tls is selfsigned; set it to provided."),
+    *(
+        ({"mail_relay_host": host}, f"mail_relay_host is {host!r}; it must be a host name or an IP address, without a port.")
+        for host in ("mail.example.org:25", "[::1]", "a b", "-x", "x\n", "fe80::1%eth0", "$myhostname")
+    ),
+    ({"mail_relay_port": 0}, "mail_relay_port is 0; a port is a number from 1 to 65535."),
+    *(
+        ({"mail_relay_host": host, "mail_relay_tls": "none"}, f"mail_relay_host is {host} and mail_relay_port is 25, where the local relay itself listens")
+        for host in ("127.0.0.1", "::1", "localhost")
+    ),
+    ({"mail_relay_host": "192.0.2.1"}, "mail_relay_tls is verify, but mail_relay_host is 192.0.2.1: a certificate is compared with a name"),
+    ({**MAIL, "mail_relay_port": 465, "mail_relay_tls": "none"}, "mail_relay_port is 465, where nothing is said without TLS, but mail_relay_tls is none"),
+    ({"mail_origin": "@example.org"}, "mail_origin is '@example.org'; it must be a domain such as example.org."),
+    *(
+        ({"mail_root_to": ["ops@example.org", address]}, f"mail_root_to[1] is {address!r}; it must be an address such as")
+        for address in ("root", "Ops <ops@example.org>", "a@example.org, b@example.org", "{x}@example.org")
+    ),
+    ({**MAIL, "mail_relay_password": ""}, "mail_relay_user is given, but mail_relay_password is empty; a relay wants both or neither."),
+    ({**MAIL, "mail_relay_user": ""}, "mail_relay_password is given, but mail_relay_user is empty; a relay wants both or neither."),
+    *(({**MAIL, "mail_relay_user": user}, f"mail_relay_user is {user!r}; it must hold neither blanks nor colons.") for user in ("a:b", "a b", "a\n")),
+    *(({**MAIL, "mail_relay_password": text}, "mail_relay_password begins or ends with a blank, or holds a line break") for text in (" a", "a\nb", "a\x00")),
+    *(({**MAIL, "mail_relay_tls": tls}, f"mail_relay_password is given, but mail_relay_tls is {tls}: it could cross the network") for tls in ("none", "may")),
+    ({**MAIL, "web_http_port": 25}, "web_http_port is 25, which the local relay (mail_relay_host) has already."),
 ]
 
 
@@ -428,6 +452,10 @@ def test_a_contradiction_is_refused(changes: dict[str, Any], sentence: str) -> N
         {**REDIS, "indico_redis_host": "10.0.0.2", "redis_listen_address": "10.0.0.2", "indico_conf": {"SessionLifetime": 86400 * 31}},
         {"indico_cache_backend": "memcached", "indico_memcached_servers": ["localhost:11211", "10.0.0.2:11211"], "indico_conf": {"SessionLifetime": 2592000}},
         {"indico_redis_port": 9675},  # nobody listens there
+        MAIL,
+        {**MAIL, "mail_relay_host": "2001:db8::1", "mail_relay_port": "465", "mail_relay_tls": "encrypt", "mail_root_to": ["a+b@example.org", "c@x"]},
+        {**MAIL, "mail_relay_host": "127.0.0.1", "mail_relay_port": 2525, "mail_relay_tls": "none"},
+        {"web_http_port": 25},  # nobody listens there
         {"indico_admins": [ADMIN, {"login": "bruno", "state": "absent"}]},
         {"indico_conf": {"SmtpServer": ["localhost", 25], "SupportEmail": "a@b", "SmtpUseTLS": "yes"}},
     ],

@@ -620,6 +620,16 @@ def test_the_module_checks_runs_and_then_has_nothing_to_do(tmp_path: Path, capsy
     assert again == {"changed": False, "changed_paths": [], "created_paths": [], "not_validated": [], "diff": []}
 
 
+def test_a_hidden_file_is_in_no_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    f = tmp_path / "f"
+    for content in ("hunter2\n", "hunter3\n", None):
+        one = {"path": f, "hidden": True, **({"content": content} if content else {"state": "absent"})}
+        (difference,) = module(capsys, one, secrets=[content.strip()] if content else [])["diff"]
+        assert "hunter" not in str(difference)
+        assert "content: hidden\n" in difference["before"] + difference["after"]
+        assert f.exists() is bool(content)
+
+
 def test_the_module_reports_what_it_could_not_validate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = {"path": tmp_path / "f", "content": "", "validate": [MISSING, "{}"]}
     assert module(capsys, one, _ansible_check_mode=True)["not_validated"] == [f"{tmp_path}/f"]
