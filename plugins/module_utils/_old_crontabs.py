@@ -26,7 +26,6 @@ _PERIODIC = ("hourly", "daily", "weekly", "monthly", "yearly")
 _RUN = re.compile(r"[A-Za-z0-9_-]+")  # names of files that cron and run-parts do not skip
 _ROLES_OWN = re.compile(r"[a-z][a-z0-9_-]*-(backup|offsite|scheduler|cron)")  # files in cron.d that the roles write
 _ID = re.compile(r"[0-9a-f]{8}")
-_MACRO = re.compile(r"@\w+")
 _ENVIRONMENT = re.compile(r"""\s*(?:(?P<name>[A-Za-z_]\w*)|"[^"]*"|'[^']*')\s*=\s*(?P<value>.*)""")
 _REMOVES = r".*(?:\brm\b|-delete\b|\btmpwatch\b|\btmpreaper\b)"
 
@@ -34,6 +33,7 @@ _REMOVES = r".*(?:\brm\b|-delete\b|\btmpwatch\b|\btmpreaper\b)"
 _COMMAND = re.compile(r"""(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[<>]&|&>|(?<!\|)\|(?!\|)|[^;&|\n\\"']|["'])+""", re.DOTALL)
 _KEYWORDS = {"if", "then", "else", "elif", "do", "fi", "done", "(", ")", "{", "}", "!"}
 _HARMLESS = {"cd", "[", "test", "true", ":", "exit", "echo", "sleep", "mail", "mailx", "logger", "set", "export"}
+_FILTERS = {"mail", "mailx", "logger", "tee", "cat", "grep", "egrep", "sed", "awk", "gawk", "head", "tail", "sort", "uniq", "wc", "xargs"}
 _WRAPPERS = re.compile(r"sudo|runuser|nice|ionice|timeout|env|exec|time|setsid|chronic|nohup|sh|bash|dash|python[\d.]*")
 
 _VALUE = r"""(?:"[^"]*"|'[^']*'|[^\s&;|"']+)"""
@@ -44,7 +44,7 @@ _SECRETS = [
     (re.compile(rf"(?i)((?<![a-z])(?:ak|\w*(?:pass|pwd|secret|token|key|signature)\w*)=){_VALUE}"), r"\1***"),
     (re.compile(r"(?i)(authorization:\s*)[^\"']+"), r"\1***"),
     (re.compile(r"(?i)(\bx-[\w-]*(?:key|token|secret|auth)[\w-]*:\s*)[^\s\"']+"), r"\1***"),
-    (re.compile(rf"(\s(?:-u|--user|--proxy-user|-U)[\s=]*[^\s:\"']+:){_VALUE}"), r"\1***"),
+    (re.compile(r"(\s(?:-u|--user|--proxy-user|-U)[\s=]*[\"']?[^\s:\"']+:)[^\s\"']+"), r"\1***"),
     (re.compile(rf"((?:mysql|mariadb|sshpass|7za?\b|lftp).*?\s-p){_VALUE}"), r"\1***"),
     (re.compile(rf"(\s-p\s+)(?!-){_VALUE}"), r"\1***"),
     (re.compile(rf"(\b(?:ldap\w+\s.*?\s-w|redis-cli\s.*?-a)\s*){_VALUE}"), r"\1***"),
@@ -206,8 +206,9 @@ class _Job:
     numbers: list[int]
     schedule: str
     user: str
-    command: str
-    text: str
+    command: str  # with what its variables say, to be judged
+    written: str
+    line: str
 
 
 @dataclass
@@ -251,10 +252,9 @@ def look(prefix: str, *, root: str = "/") -> Report:
     files = list(_files(root))
     for file in files:
         if file.form == "script":
-            file.findings = _in_script(file, judge)
+            file.findings = list(_in_script(file, judge))
         else:
-            environment: dict[str, str] = {}
-            file.findings = [finding for job in _jobs(file, environment) for finding in _in_job(file, job, judge)]
+            file.findings = [finding for job in _jobs(file) for finding in _in_job(file, job, judge)]
     return Report([file for file in files if file.findings])
 
 
@@ -279,7 +279,7 @@ def remove(report: Report, wanted: list[str], copies: str, *, check: bool = Fals
     for file, chosen in plan:
         numbers = {number for one in chosen for number in one.numbers}
         report.removed += chosen
-        gone = "".join(_shown(line) + "\n" for number, line in enumerate(file.lines) if number in numbers)
+        gone = "".join(_printable(_text(line).rstrip("\r\n")) + "\n" for number, line in enumerate(file.lines) if number in numbers)
         report.diff.append({"before_header": file.shown, "after_header": file.shown, "before": gone, "after": ""})
         if not check:
             report.copies.append(_copy(file, copies))
@@ -323,12 +323,14 @@ class _Judge:
         return next((kind for kind, pattern, _program in self.kinds if pattern.search(text)), None)
 
     def certain(self, text: str) -> bool:
-        """Return whether every command is one that is known, and this instance's."""
-        commands = [command for command in _COMMAND.findall(text) if command.strip()]
-        return all(self._known(command) or _harmless(_words(command)) for command in commands)
+        """Return whether every command is one that is known, and this instance's; nothing may be lost with others that stand beside it."""
+        for command in _COMMAND.findall(text):
+            first, *others = _pipe(command)
+            if any(words[0] not in _FILTERS for words in others) or not (self._known(command, first) or _harmless(first)):
+                return False
+        return True
 
-    def _known(self, command: str) -> bool:
-        words = _words(command)
+    def _known(self, command: str, words: list[str]) -> bool:
         for kind, pattern, program in self.kinds:
             if kind.program and pattern.search(command) and _runs(words, program):
                 # Bare or where packages put it; in another directory it is another instance's.
@@ -337,17 +339,23 @@ class _Judge:
         return False
 
 
-def _words(command: str) -> list[str]:
-    """Return the words of the first command of a pipe, without keywords of the shell and assignments. None can be read: one that is known nowhere."""
+def _pipe(command: str) -> list[list[str]]:
+    """Return the words of each command of a pipe, of the first one without keywords of the shell and assignments. What cannot be read is known nowhere."""
+    reader = shlex.shlex(command, posix=True, punctuation_chars="|")
+    reader.whitespace_split, reader.commenters = True, ""
+    commands: list[list[str]] = [[]]
     try:
-        words = shlex.split(command)
+        for word in reader:
+            if word == "|":
+                commands.append([])
+            else:
+                commands[-1].append(word)
     except ValueError:
-        return ["?"]
-    if "|" in words:
-        words = words[: words.index("|")]
-    while words and (words[0] in _KEYWORDS or re.fullmatch(r"[A-Za-z_]\w*=[^$`]*", words[0])):
-        words = words[1:]
-    return words
+        return [["?"]]
+    first = commands[0]
+    while first and (first[0] in _KEYWORDS or re.fullmatch(r"[A-Za-z_]\w*=[^$`]*", first[0])):
+        del first[0]
+    return [first, *(words or ["?"] for words in commands[1:])]
 
 
 def _runs(words: list[str], program: re.Pattern[str]) -> bool:
@@ -424,37 +432,42 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def _shown(raw: bytes) -> str:
-    """Return a line as it may be shown: without secrets, and without what a terminal would take for a command."""
-    return mask("".join(letter if letter.isprintable() else " " for letter in _text(raw).rstrip("\r\n")))
+def _printable(text: str) -> str:
+    """Return text as it may be shown: without secrets, and without what a terminal would take for a command."""
+    return mask("".join(letter if letter.isprintable() else " " for letter in text))
 
 
-def _jobs(file: _File, environment: dict[str, str]) -> Iterator[_Job]:
-    """Yield the jobs of a crontab, and fill environment with its variables. Comments are none, nor is what cron could not read."""
-    pending: list[int] = []
-    raw = b""
-    all_lines = file.lines
-    for number, physical in enumerate(all_lines):
-        pending.append(number)
-        raw += physical.rstrip(b"\r\n")
-        # A backslash at the end continues a line for anacron, and for cron it does not.
-        if file.form == "anacron" and raw.endswith(b"\\") and number + 1 < len(all_lines):
-            raw = raw[:-1]
-            continue
-        numbers, line, text = pending, _text(raw).strip(), _shown(raw).strip()
-        pending, raw = [], b""
+def _lines(file: _File) -> Iterator[tuple[list[int], str]]:
+    """Yield the lines with their numbers. A backslash at the end continues one for anacron and in scripts, but no comment, and for cron it does not."""
+    numbers: list[int] = []
+    line = ""
+    for number, raw in enumerate(file.lines):
+        numbers.append(number)
+        line += _text(raw).rstrip("\r\n")
+        goes_on = line.endswith("\\") and not line.lstrip().startswith("#") and file.form in ("anacron", "script")
+        if goes_on and number + 1 < len(file.lines):
+            line = line[:-1]
+        else:
+            yield numbers, line.strip()
+            numbers, line = [], ""
+
+
+def _jobs(file: _File) -> Iterator[_Job]:
+    """Yield the jobs of a crontab. Comments and variables are none, nor is what cron could not read."""
+    environment: dict[str, str] = {}
+    columns = {"user": 0, "system": 1, "anacron": 2}[file.form]  # between the schedule and the command
+    for numbers, line in _lines(file):
+        assignment = _ENVIRONMENT.fullmatch(line)
         if not line or line.startswith("#"):
             continue
-        assignment = _ENVIRONMENT.fullmatch(line)
         if assignment:
             environment[assignment["name"] or ""] = assignment["value"].strip().strip("\"'")
             continue
-        before = {"user": 0, "system": 1, "anacron": 2}[file.form]  # fields between the schedule and the command
-        schedule = 1 if _MACRO.match(line) or file.form == "anacron" else 5
-        fields = line.split(None, schedule + before)
-        if len(fields) == schedule + before + 1:
-            user = {"user": file.user, "system": fields[schedule], "anacron": ""}[file.form]
-            yield _Job(numbers, " ".join(fields[:schedule]), user, _expand(_standard_input(fields[-1]), environment), text)
+        times = 1 if line.startswith("@") or file.form == "anacron" else 5
+        fields = line.split(None, times + columns)
+        if len(fields) == times + columns + 1:
+            user = fields[times] if file.form == "system" else file.user
+            yield _Job(numbers, " ".join(fields[:times]), user, _expand(_standard_input(fields[-1]), environment), fields[-1], line)
 
 
 def _standard_input(command: str) -> str:
@@ -470,42 +483,37 @@ def _in_job(file: _File, job: _Job, judge: _Judge) -> Iterator[Finding]:
     kind = judge.kind(job.command)
     if kind:
         certain = bool(kind.program) and judge.certain(job.command) and not file.link
-        command = _shortened(job.text, len(job.schedule.split()) + {"user": 0, "system": 1, "anacron": 2}[file.form])
-        yield Finding(_identity(file, job.text), file.shown, job.numbers, job.numbers[0] + 1, kind, certain, job.user, job.schedule, command, file.note)
+        identity, number = _identity(file, job.line), job.numbers[0] + 1
+        yield Finding(identity, file.shown, job.numbers, number, kind, certain, job.user, job.schedule, _shortened(job.written), file.note)
 
 
-def _in_script(file: _File, judge: _Judge) -> list[Finding]:
-    """Return the finding for a script, which is removed as a whole or not at all."""
+def _in_script(file: _File, judge: _Judge) -> Iterator[Finding]:
+    """Yield the finding for a script, which is removed as a whole or not at all."""
     environment: dict[str, str] = {}
-    commands: dict[int, str] = {}
-    for number, raw in enumerate(file.lines):
-        line = _text(raw).strip()
+    commands: list[tuple[int, str, str]] = []
+    for numbers, line in _lines(file):
         assignment = _ENVIRONMENT.fullmatch(line)
         if assignment and assignment["name"]:
             environment[assignment["name"]] = assignment["value"].strip().strip("\"'")
         if line and not line.startswith("#"):
-            commands[number] = line if assignment else _expand(line, environment)
-    text = re.sub(r"\\\n", " ", "\n".join(commands.values()))
+            commands.append((numbers[0] + 1, line, line if assignment else _expand(line, environment)))
+    text = "\n".join(command for _number, _line, command in commands)
     kind = judge.kind(text)
-    if not kind:
-        return []
-    single = (number for number, command in commands.items() if judge.kind(command) == kind)
-    first = next(single, next(iter(commands)))
-    certain = bool(kind.program) and judge.certain(text)
-    identity = _identity(file, "\n".join(map(_shown, file.lines)))
-    shown = _shortened(_shown(file.lines[first]).strip(), 0)
-    return [Finding(identity, file.shown, list(range(len(file.lines))), first + 1, kind, certain, "root", file.schedule, shown, file.note)]
+    if kind:
+        number, line, _command = next((one for one in commands if judge.kind(one[2]) == kind), commands[0])
+        certain = bool(kind.program) and judge.certain(text)
+        everything, identity = list(range(len(file.lines))), _identity(file, _text(file.content))
+        yield Finding(identity, file.shown, everything, number, kind, certain, "root", file.schedule, _shortened(line), file.note)
 
 
-def _shortened(text: str, fields: int) -> str:
-    """Return text without its first fields, and not too long."""
-    rest = text.split(None, fields)[-1]
-    return rest if len(rest) <= _SHOWN else rest[: _SHOWN - 3] + "..."
+def _shortened(text: str) -> str:
+    text = _printable(text)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def _identity(file: _File, text: str) -> str:
     """Return what the report calls a job. Lines that are equal share it, so that they go together; it is made of what is shown, so it tells no secret."""
-    return hashlib.sha256(f"{file.shown}\n{text}".encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    return hashlib.sha256(f"{file.shown}\n{_printable(text)}".encode()).hexdigest()[:8]
 
 
 def _copy(file: _File, directory: str) -> str:
