@@ -52,7 +52,7 @@ def crontab(site: Site) -> Iterator[str]:
     marks = f"* * * * * touch {site.prefix}/tmp/kept.mark\n* * * * * find {site.prefix}/tmp -name goes.mark -delete\n"
     text = (KEPT + GOES).replace("{prefix}", site.prefix) + marks
     site.run(f"crontab -u {site.user} - <<'END'\n{text}END")
-    site.run(f"cat > /etc/cron.d/indico-by-hand <<'END'\n0 2 * * * root zeopack localhost:9675\n# stays\n0 3 * * * root true\nEND")
+    site.run("cat > /etc/cron.d/indico-by-hand <<'END'\n0 2 * * * root zeopack localhost:9675\n# stays\n0 3 * * * root true\nEND")
     site.run(
         "cat > /etc/cron.weekly/pack-by-hand <<'END'\n#!/bin/sh\npython2.6 "
         + site.prefix
@@ -62,9 +62,8 @@ def crontab(site: Site) -> Iterator[str]:
     try:
         yield text
     finally:
-        site.run(
-            f"crontab -u {site.user} -r || :; rm -f /etc/cron.d/indico-by-hand /etc/cron.weekly/pack-by-hand /var/backups/old_crontab-* {site.prefix}/tmp/*.mark"
-        )
+        site.run(f"crontab -u {site.user} -r || :; rm -f /etc/cron.d/indico-by-hand /etc/cron.weekly/pack-by-hand")
+        site.run(f"rm -f /var/backups/old_crontab-* {site.prefix}/tmp/*.mark")
 
 
 def test_found_removed_and_no_longer_run(site: Site, crontab: str, tmp_path: Path) -> None:

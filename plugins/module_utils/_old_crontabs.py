@@ -9,6 +9,7 @@ somebody has to look. Nothing is removed but what is asked for, and a copy of ea
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -69,6 +70,7 @@ class Kind:
     trap: str
     program: str = ""
     own: str = ""
+    backs_up: bool = False  # certain only where role backup does it
 
 
 KINDS = [
@@ -109,6 +111,7 @@ KINDS = [
         "a pack every night makes every backup a full one, is not preceded by a backup, and ends with 0 when nothing was packed",
         program=r"packDB(\.py)?|zeopack(\.py)?",
         own=r"packDB(?:\.py)?|zeopack(?:\.py)?\s(?:.*[\s:])?967[56]\b",
+        backs_up=True,
     ),
     Kind(
         "backup_retention",
@@ -116,6 +119,7 @@ KINDS = [
         "role backup, backup_window_days and backup_keep_daily, _weekly, _monthly, _yearly",
         "it removes by age, a full backup before the incremental ones that need it, and knows nothing of what was verified",
         program=r"removeOldBackups(\.py)?",
+        backs_up=True,
     ),
     Kind(
         "backup",
@@ -123,6 +127,7 @@ KINDS = [
         "role backup, backup_schedule",
         "it ends with 0 when a backup cannot be restored, and two at once destroy each other's files",
         program=r"repozo(\.py)?",
+        backs_up=True,
     ),
     Kind(
         "scheduler",
@@ -248,7 +253,7 @@ class Report:
 
 def look(prefix: str, *, root: str = "/") -> Report:
     """Read what cron and anacron read below root, and return what concerns the instance at prefix. It changes nothing."""
-    judge = _Judge(prefix)
+    judge = _Judge(prefix, backs_up=bool(glob.glob(os.path.join(root, glob.escape(prefix)[1:], "bin/*-backup"))))
     files = list(_files(root))
     for file in files:
         if file.form == "script":
@@ -281,9 +286,14 @@ def remove(report: Report, wanted: list[str], copies: str, *, check: bool = Fals
         report.removed += chosen
         gone = "".join(_printable(_text(line).rstrip("\r\n")) + "\n" for number, line in enumerate(file.lines) if number in numbers)
         report.diff.append({"before_header": file.shown, "after_header": file.shown, "before": gone, "after": ""})
-        if not check:
+        if check:
+            continue
+        try:
             report.copies.append(_copy(file, copies))
             _write(file, None if file.form == "script" else b"".join(line for number, line in enumerate(file.lines) if number not in numbers))
+        except (CrontabError, OSError) as error:
+            done = [earlier.shown for earlier, _chosen in plan[: plan.index((file, chosen))]]
+            raise CrontabError(f"{error}{' Before that, lines were removed from ' + ', '.join(done) + '.' if done else ''}") from error
 
 
 def lines(report: Report, *, check: bool = False) -> list[str]:
@@ -311,7 +321,8 @@ def mask(text: str) -> str:
 class _Judge:
     """Says what kind a text is, and whether that is certain."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, *, backs_up: bool) -> None:
+        self.backs_up = backs_up
         place = r"(?<![\w./-])" + re.escape(prefix.rstrip("/"))
         self.named = re.compile(place + r"(?![\w.-])")
         # What this collection itself puts there may be in a crontab: somebody's monitoring, for example.
@@ -324,18 +335,26 @@ class _Judge:
 
     def certain(self, text: str) -> bool:
         """Return whether every command is one that is known, and this instance's; nothing may be lost with others that stand beside it."""
+        known = 0
         for command in _COMMAND.findall(text):
             first, *others = _pipe(command)
-            if any(words[0] not in _FILTERS for words in others) or not (self._known(command, first) or _harmless(first)):
+            one = self._known(command, first)
+            if any(words[0] not in _FILTERS for words in others) or not (one or _harmless(first)):
                 return False
-        return True
+            known += one
+        return known > 0
+
+    def note(self, file: _File, kind: Kind) -> str:
+        """Return what else is to be known of a job."""
+        missing = "role backup is not on this host" if kind.backs_up and not self.backs_up else ""
+        return "; ".join(filter(None, [file.note, missing]))
 
     def _known(self, command: str, words: list[str]) -> bool:
         for kind, pattern, program in self.kinds:
             if kind.program and pattern.search(command) and _runs(words, program):
                 # Bare or where packages put it; in another directory it is another instance's.
                 own = kind.own and re.search(rf"(?:^|[\s(])(?:/usr(?:/local)?/s?bin/)?(?:{kind.own})", command)
-                return bool(own or self.named.search(command))
+                return bool(own or self.named.search(command)) and (self.backs_up or not kind.backs_up)
         return False
 
 
@@ -484,7 +503,7 @@ def _in_job(file: _File, job: _Job, judge: _Judge) -> Iterator[Finding]:
     if kind:
         certain = bool(kind.program) and judge.certain(job.command) and not file.link
         identity, number = _identity(file, job.line), job.numbers[0] + 1
-        yield Finding(identity, file.shown, job.numbers, number, kind, certain, job.user, job.schedule, _shortened(job.written), file.note)
+        yield Finding(identity, file.shown, job.numbers, number, kind, certain, job.user, job.schedule, _shortened(job.written), judge.note(file, kind))
 
 
 def _in_script(file: _File, judge: _Judge) -> Iterator[Finding]:
@@ -503,7 +522,7 @@ def _in_script(file: _File, judge: _Judge) -> Iterator[Finding]:
         number, line, _command = next((one for one in commands if judge.kind(one[2]) == kind), commands[0])
         certain = bool(kind.program) and judge.certain(text)
         everything, identity = list(range(len(file.lines))), _identity(file, _text(file.content))
-        yield Finding(identity, file.shown, everything, number, kind, certain, "root", file.schedule, _shortened(line), file.note)
+        yield Finding(identity, file.shown, everything, number, kind, certain, "root", file.schedule, _shortened(line), judge.note(file, kind))
 
 
 def _shortened(text: str) -> str:

@@ -73,7 +73,8 @@ findings:
     - Each job with its C(id), C(file) and C(line), the C(user) that runs it, C(schedule) and C(text), where passwords are masked and what is long is shortened.
     - C(kind) is what it does, and V(other) for what is only known to name the instance's directory. C(now) is what does it today,
       C(trap) why it should not stay.
-    - It is C(certain) when each of its commands is known and is this instance's. C(note) says why cron does not run it, if so.
+    - It is C(certain) when each of its commands is known and is this instance's, and for packs and backups when role C(backup) is on this host.
+    - C(note) says that it is not, or why cron does not run the job.
   returned: success
   type: list
   elements: dict

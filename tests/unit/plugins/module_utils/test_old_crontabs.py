@@ -63,6 +63,7 @@ class Host:
     def __init__(self, root: Path) -> None:
         self.root, self.copies = root, root / "var/backups"
         self.copies.mkdir(parents=True)
+        self.file("/opt/indico/bin/indico-backup", "role backup's", 0o755)
 
     def file(self, name: str, content: str | bytes, mode: int = 0o644) -> Path:
         path = self.root / name[1:]
@@ -163,6 +164,7 @@ def test_the_same_in_the_system_s_crontabs(host: Host) -> None:
         ("rsync -a /opt/indico/bin/maintenance/packDB.py other:", "pack", False),
         ("su - apache -c 'indico_scheduler start'", "scheduler", False),
         ("rsync -a /opt/indico/archive other:", "other", False),
+        ("echo packDB.py", "pack", False),
         ("for f in /opt/indico/tmp/*; do rm $f; done", "tmp", False),
         ("find /opt/indico -type f -mtime +1 -delete", "other", False),
         ("packDB.py 'and an open quote", "pack", False),
@@ -338,6 +340,26 @@ def test_links(host: Host, tmp_path: Path) -> None:
         _old_crontabs.remove(host.look(), [f"{SYSTEM}/linked", "all"], str(host.copies))
     host.remove("all")
     assert script.exists() and elsewhere.exists() and not (tmp_path / "etc/cron.daily/linked").is_symlink()
+
+
+def test_backups_are_certain_only_where_the_role_makes_them(host: Host) -> None:
+    (host.root / "opt/indico/bin/indico-backup").rename(host.root / "opt/indico/bin/indico-manage")
+    path = host.file(f"{SPOOL}/root", CRONTAB + "0 5 * * * repozo -BQ -r /b -f /opt/indico/db/Data.fs\n", 0o600)
+    found = host.remove("all").findings
+    assert {one.kind.name for one in found if one.note == "role backup is not on this host"} == {"pack", "backup", "backup_retention"}
+    assert {one.kind.name for one in found if not one.certain} == {"pack", "backup", "backup_retention", "disk_space"}
+    left = path.read_text()
+    assert "repozo" in left and "packDB.py" in left and "removeOldBackups.py" in left and "find" not in left
+
+
+def test_what_was_done_before_an_error_is_said(host: Host) -> None:
+    first = host.file(f"{SYSTEM}/first", "0 5 * * * root packDB.py\n")
+    second = host.file(f"{SPOOL}/apache", CRONTAB, 0o600)
+    report = host.look()
+    second.write_text("0 5 * * * echo new\n")
+    with pytest.raises(CrontabError, match=f"Somebody changed {SPOOL}/apache .* Before that, lines were removed from {SYSTEM}/first.$"):
+        _old_crontabs.remove(report, ["all"], str(host.copies))
+    assert first.read_text() == "" and second.read_text() == "0 5 * * * echo new\n"
 
 
 def test_without_a_place_for_the_copy_nothing_goes(host: Host) -> None:
