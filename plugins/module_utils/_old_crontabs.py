@@ -133,7 +133,7 @@ KINDS = [
         "scheduler",
         r"\bindico_scheduler\b|\btaskDaemon(?:\.py)?\b",
         "role scheduler, whose unit starts the daemon and brings it back",
-        "a second daemon takes the tasks from the first one, and stop says that it is done when it is not",
+        "it starts one beside the unit, which nothing watches over, also while a maintenance pauses the scheduler; and its stop says that it is done when it is not",
         program=r"indico_scheduler|taskDaemon(\.py)?",
         own=r"indico_scheduler|taskDaemon(?:\.py)?",
     ),
