@@ -133,7 +133,7 @@ KINDS = [
         "scheduler",
         r"\bindico_scheduler\b|\btaskDaemon(?:\.py)?\b",
         "role scheduler, whose unit starts the daemon and brings it back",
-        "it starts one beside the unit, which nothing watches over, also while a maintenance pauses the scheduler; and its stop says that it is done when it is not",
+        "it starts one beside the unit, even while a maintenance pauses the scheduler, which nothing watches over; and stop says done when it is not",
         program=r"indico_scheduler|taskDaemon(\.py)?",
         own=r"indico_scheduler|taskDaemon(?:\.py)?",
     ),
