@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _SHOWN = 200  # characters of a command
+_LONGEST = 1000  # characters of a line that cron takes, and that a diff shows
 _LARGEST = 1 << 16  # bytes; a longer file is no crontab, and no script that somebody wrote
 _PERIODIC = ("hourly", "daily", "weekly", "monthly", "yearly")
 _RUN = re.compile(r"[A-Za-z0-9_-]+")  # names of files that cron and run-parts do not skip
 _ROLES_OWN = re.compile(r"[a-z][a-z0-9_-]*-(backup|offsite|scheduler|cron)")  # files in cron.d that the roles write
 _ID = re.compile(r"[0-9a-f]{8}")
 _ENVIRONMENT = re.compile(r"""\s*(?:(?P<name>[A-Za-z_]\w*)|"[^"]*"|'[^']*')\s*=\s*(?P<value>.*)""")
-_REMOVES = r".*(?:\brm\b|-delete\b|\btmpwatch\b|\btmpreaper\b)"
+_REMOVES = r"\brm\b|-delete\b|\btmpwatch\b|\btmpreaper\b"
 
 # Commands that are joined by ; && || & or a new line, a pipe being one of them. Quotes, escapes (find's \;) and redirections (2>&1) stay whole.
 _COMMAND = re.compile(r"""(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[<>]&|&>|(?<!\|)\|(?!\|)|[^;&|\n\\"']|["'])+""", re.DOTALL)
@@ -41,10 +42,10 @@ _VALUE = r"""(?:"[^"]*"|'[^']*'|[^\s&;|"']+)"""
 _SECRETS = [
     (re.compile(r"""(://[^\s/:@"']*:)[^\s"']*@"""), r"\1***@"),
     (re.compile(r"""(https?://)[^\s/:@"']{16,}@"""), r"\1***@"),
-    (re.compile(rf"(?i)(--[\w-]*(?:pass|pwd|secret|token|key)[\w-]*(?:=|\s+)){_VALUE}"), r"\1***"),
-    (re.compile(rf"(?i)((?<![a-z])(?:ak|\w*(?:pass|pwd|secret|token|key|signature)\w*)=){_VALUE}"), r"\1***"),
+    (re.compile(rf"(?i)(--[\w-]{{0,40}}(?:pass|pwd|secret|token|key)[\w-]{{0,40}}(?:=|\s+)){_VALUE}"), r"\1***"),
+    (re.compile(rf"(?i)((?<![a-z])(?:ak|\w{{0,40}}(?:pass|pwd|secret|token|key|signature)\w{{0,40}})=){_VALUE}"), r"\1***"),
     (re.compile(r"(?i)(authorization:\s*)[^\"']+"), r"\1***"),
-    (re.compile(r"(?i)(\bx-[\w-]*(?:key|token|secret|auth)[\w-]*:\s*)[^\s\"']+"), r"\1***"),
+    (re.compile(r"(?i)(\bx-[\w-]{0,40}(?:key|token|secret|auth)[\w-]{0,40}:\s*)[^\s\"']+"), r"\1***"),
     (re.compile(r"(\s(?:-u|--user|--proxy-user|-U)[\s=]*[\"']?[^\s:\"']+:)[^\s\"']+"), r"\1***"),
     (re.compile(rf"((?:mysql|mariadb|sshpass|7za?\b|lftp).*?\s-p){_VALUE}"), r"\1***"),
     (re.compile(rf"(\s-p\s+)(?!-){_VALUE}"), r"\1***"),
@@ -60,12 +61,13 @@ class CrontabError(Exception):
 class Kind:
     """What administrators had a job for. In the expressions PREFIX stands for the instance's.
 
-    pattern finds it in a text; program is the name of the command that does it, and without one it is never certain. own are those commands that
-    are Indico's wherever they lie, so that the prefix need not be there. now says what does it here, trap why the line should not stay.
+    A text is of the kind when all of patterns are found in it. (One expression for all of them would take minutes for a line made for that.)
+    program is the name of the command that does it, and without one it is never certain. own are those commands that are Indico's without a directory
+    before them, so that the prefix need not be there. now says what does it here, trap why the line should not stay.
     """
 
     name: str
-    pattern: str
+    patterns: list[str]
     now: str
     trap: str
     program: str = ""
@@ -76,14 +78,14 @@ class Kind:
 KINDS = [
     Kind(
         "apache_logs",
-        r"\bhttpd_logrotate\b",
+        [r"\bhttpd_logrotate\b"],
         "role logrotate, logrotate_keep",
         "the logs would be rotated twice, and a restart of Apache answers requests with 503",
         program=r"httpd_logrotate(\.sh)?",
     ),
     Kind(
         "indico_logs",
-        r"\bindicolog_rotate\b",
+        [r"\bindicolog_rotate\b"],
         "role logrotate, logrotate_keep",
         "the logs would be rotated twice, and lines are lost in between",
         program=r"indicolog_rotate(\.sh)?",
@@ -91,14 +93,14 @@ KINDS = [
     ),
     Kind(
         "scheduler_logs",
-        r"\b(?:mv|rm|gzip|bzip2|xz|find)\b.*\bscheduler\.log\b",
+        [r"\b(?:mv|rm|gzip|bzip2|xz|find)\b", r"\bscheduler\.log\b"],
         "role logrotate, logrotate_dated_days",
         "the copies are moved away from what compresses and removes them, and fill the disk",
         program=r"mv|rm|gzip|bzip2|xz|find",
     ),
     Kind(
         "offline_mirror",
-        r"\bofflineMirror(?:\.sh|\.py)?\b",
+        [r"\bofflineMirror(?:\.sh|\.py)?\b"],
         "playbooks/offline_mirror.yml, started when a mirror is wanted",
         "it mirrors every day whether somebody wants it or not, and says nothing of pages that it could not read",
         program=r"offlineMirror(\.sh|\.py)?",
@@ -106,7 +108,7 @@ KINDS = [
     ),
     Kind(
         "pack",
-        r"\bpackDB(?:\.py)?\b|\bzeopack(?:\.py)?\b|\bdbi\.pack\(",
+        [r"\bpackDB(?:\.py)?\b|\bzeopack(?:\.py)?\b|\bdbi\.pack\("],
         "role backup, backup_pack_schedule and backup_pack_days",
         "a pack every night makes every backup a full one, is not preceded by a backup, and ends with 0 when nothing was packed",
         program=r"packDB(\.py)?|zeopack(\.py)?",
@@ -115,7 +117,7 @@ KINDS = [
     ),
     Kind(
         "backup_retention",
-        r"\bremoveOldBackups(?:\.py)?\b",
+        [r"\bremoveOldBackups(?:\.py)?\b"],
         "role backup, backup_window_days and backup_keep_daily, _weekly, _monthly, _yearly",
         "it removes by age, a full backup before the incremental ones that need it, and knows nothing of what was verified",
         program=r"removeOldBackups(\.py)?",
@@ -123,7 +125,7 @@ KINDS = [
     ),
     Kind(
         "backup",
-        r"\brepozo(?:\.py)?\b",
+        [r"\brepozo(?:\.py)?\b"],
         "role backup, backup_schedule",
         "it ends with 0 when a backup cannot be restored, and two at once destroy each other's files",
         program=r"repozo(\.py)?",
@@ -131,7 +133,7 @@ KINDS = [
     ),
     Kind(
         "scheduler",
-        r"\bindico_scheduler\b|\btaskDaemon(?:\.py)?\b",
+        [r"\bindico_scheduler\b|\btaskDaemon(?:\.py)?\b"],
         "role scheduler, whose unit starts the daemon and brings it back",
         "it starts one beside the unit, even while a maintenance pauses the scheduler, which nothing watches over; and stop says done when it is not",
         program=r"indico_scheduler|taskDaemon(\.py)?",
@@ -139,34 +141,34 @@ KINDS = [
     ),
     Kind(
         "category_integrity",
-        r"\bcategory_integrity\.py\b",
+        [r"\bcategory_integrity\.py\b"],
         "playbooks/category_integrity.yml",
         "it writes into the database while it checks, and always ends with 0",
         program=r"category_integrity\.py",
     ),
     Kind(
         "cache",
-        rf"PREFIX/+cache(?![\w.-]){_REMOVES}|(?:\brm|\btmpwatch|\btmpreaper)\b.*PREFIX/+cache(?![\w.-])",
+        [r"PREFIX/+cache(?![\w.-])", _REMOVES],
         "playbooks/cleanup.yml, or role cron with cron_clean_schedule",
         "it logs out everybody whose session did not change for two days: sessions lie in the cache and are seldom written",
         program=r"find|rm|tmpwatch|tmpreaper",
     ),
     Kind(
         "tmp",
-        rf"PREFIX/+tmp(?![\w.-]){_REMOVES}|(?:\brm|\btmpwatch|\btmpreaper)\b.*PREFIX/+tmp(?![\w.-])",
+        [r"PREFIX/+tmp(?![\w.-])", _REMOVES],
         "playbooks/cleanup.yml, or role cron with cron_clean_schedule",
         "it removes the libraries in tmp/egg-cache from under the running workers",
         program=r"find|rm|tmpwatch|tmpreaper",
     ),
     Kind(
         "disk_space",
-        r"(?:^|[\s;&|(])(?:/bin/|/usr/bin/)?df\b.*\b(?:mailx?|mutt|sendmail)\b",
+        [r"(?:^|[\s;&|(])(?:/bin/|/usr/bin/)?df\b", r"\b(?:mailx?|mutt|sendmail)\b"],
         "playbooks/disk_space.yml, or role cron with cron_disk_schedule and cron_mail_to",
         "it warns when it is late, says nothing of the pace and nothing of inodes; but it may watch other disks than the instance's",
     ),
     Kind(
         "other",
-        r"PREFIX(?![\w.-])",
+        [r"PREFIX(?![\w.-])"],
         "nothing that is known: look what it does",
         "it works on the instance's files beside the roles",
     ),
@@ -327,11 +329,11 @@ class _Judge:
         self.named = re.compile(place + r"(?![\w.-])")
         # What this collection itself puts there may be in a crontab: somebody's monitoring, for example.
         self.commands = re.compile(place + r"/bin/[a-z][a-z0-9_-]*-(?:backup|zeo|manage|offsite|jobs)(?![\w.-])")
-        self.kinds = [(kind, re.compile(kind.pattern.replace("PREFIX", place), re.DOTALL), re.compile(kind.program)) for kind in KINDS]
+        self.kinds = [(kind, [re.compile(one.replace("PREFIX", place)) for one in kind.patterns]) for kind in KINDS]
 
     def kind(self, text: str) -> Kind | None:
         text = self.commands.sub("", text)
-        return next((kind for kind, pattern, _program in self.kinds if pattern.search(text)), None)
+        return next((kind for kind, patterns in self.kinds if all(one.search(text) for one in patterns)), None)
 
     def certain(self, text: str) -> bool:
         """Return whether every command is one that is known, and this instance's; nothing may be lost with others that stand beside it."""
@@ -350,10 +352,11 @@ class _Judge:
         return "; ".join(filter(None, [file.note, missing]))
 
     def _known(self, command: str, words: list[str]) -> bool:
-        for kind, pattern, program in self.kinds:
-            if kind.program and pattern.search(command) and _runs(words, program):
+        for kind, patterns in self.kinds:
+            run = _run(words, kind.program) if kind.program and all(one.search(command) for one in patterns) else ""
+            if run:
                 # Bare or where packages put it; in another directory it is another instance's.
-                own = kind.own and re.search(rf"(?:^|[\s(])(?:/usr(?:/local)?/s?bin/)?(?:{kind.own})", command)
+                own = kind.own and re.match(rf"(?:/usr(?:/local)?/s?bin/)?(?:{kind.own})", run)
                 return bool(own or self.named.search(command)) and (self.backs_up or not kind.backs_up)
         return False
 
@@ -377,17 +380,17 @@ def _pipe(command: str) -> list[list[str]]:
     return [first, *(words or ["?"] for words in commands[1:])]
 
 
-def _runs(words: list[str], program: re.Pattern[str]) -> bool:
-    """Return whether the words run the program, be it by sudo, nice or an interpreter with their options."""
+def _run(words: list[str], program: str) -> str:
+    """Return what is run, with its arguments, if that is the program, be it by sudo, nice or an interpreter with their options."""
     option = False
-    for word in words:
+    for number, word in enumerate(words):
         name = word.rpartition("/")[2]
-        if program.fullmatch(name):
-            return True
+        if re.fullmatch(program, name):
+            return " ".join(words[number:])
         if word == "-c" or not (option or word.startswith("-") or _WRAPPERS.fullmatch(name) or re.fullmatch(r"\d+\w?|\w+=\S*", word)):
-            return False
+            return ""
         option = word.startswith("-")
-    return False
+    return ""
 
 
 def _harmless(words: list[str]) -> bool:
@@ -452,8 +455,9 @@ def _text(raw: bytes) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return text as it may be shown: without secrets, and without what a terminal would take for a command."""
-    return mask("".join(letter if letter.isprintable() else " " for letter in text))
+    """Return a line as it may be shown: without secrets, and without what a terminal would take for a command."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text[: 2 * _LONGEST])
+    return mask(text)[:_LONGEST]
 
 
 def _lines(file: _File) -> Iterator[tuple[list[int], str]]:
@@ -532,7 +536,8 @@ def _shortened(text: str) -> str:
 
 def _identity(file: _File, text: str) -> str:
     """Return what the report calls a job. Lines that are equal share it, so that they go together; it is made of what is shown, so it tells no secret."""
-    return hashlib.sha256(f"{file.shown}\n{_printable(text)}".encode()).hexdigest()[:8]
+    shown = "\n".join(map(_printable, [file.shown, *text.split("\n")]))
+    return hashlib.sha256(shown.encode()).hexdigest()[:8]
 
 
 def _copy(file: _File, directory: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -412,6 +413,16 @@ def test_long_lines_and_control_characters(host: Host) -> None:
     (found,) = host.look().findings
     assert len(found.text) == 200 and found.text.endswith("y...")
     assert found.text.startswith("/opt/indico/x [2J y")
+
+
+@pytest.mark.parametrize("piece", ["rm ", "mysql -p", "://a:", "df ", "'", "find /opt/indico/cache ", "zeopack ", "--pass", "pass=", "x-key", "|", "a=", "@"])
+def test_a_line_that_somebody_made_to_take_long_does_not(host: Host, piece: str) -> None:
+    """Every user may write a crontab, and root reads it."""
+    host.file(f"{SPOOL}/mallory", f"0 1 * * * /opt/indico/x {piece * (60000 // len(piece))}\n", 0o600)
+    host.file("/etc/cron.daily/x", f"/opt/indico/x {piece * 200}\n" * (60000 // len(piece * 200)), 0o755)
+    start = time.process_time()
+    assert len(host.look().findings) == 2
+    assert time.process_time() - start < 5
 
 
 def test_lines_for_people(host: Host) -> None:
