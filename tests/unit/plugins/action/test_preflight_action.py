@@ -97,7 +97,7 @@ def test_only_some_roles(tmp_path: Path) -> None:
 
 def test_a_role_that_does_not_exist(tmp_path: Path) -> None:
     result, _printed = preflight(tmp_path, {}, arguments={"roles": ["zoe"]})
-    assert "roles names zoe; this collection has backup, common, indico, " in result["msg"]
+    assert "roles names zoe; this collection has backup, common, cron, indico, " in result["msg"]
 
 
 def test_values_are_returned_with_defaults_and_templates(tmp_path: Path) -> None:

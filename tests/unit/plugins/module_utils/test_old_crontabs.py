@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.confops.indico.plugins.module_utils import _old_crontabs
+from ansible_collections.confops.indico.plugins.module_utils import _job_units, _old_crontabs
 from ansible_collections.confops.indico.plugins.module_utils._old_crontabs import CrontabError, Report
 
 from tests.unit.roles import SPECS
@@ -270,8 +270,9 @@ def test_scripts_go_as_a_whole(host: Host) -> None:
 
 def test_what_the_roles_write_is_left_out(host: Host) -> None:
     """Their own templates, for this instance and another one; and not a file of somebody else's that is called alike."""
-    template = next((REPOSITORY / "roles").glob("*/templates/*cron.j2")).read_text()
-    header = template.splitlines()[0].replace("{{ ansible_managed }}", "Ansible managed")
+    job = {"description": "Job", "command": "/bin/true", "service": "", "schedule": "01:30"}
+    made = _job_units.declare({"indico-job": job}, instance="indico", prefix="/opt/indico", backend="cron", crontab="indico-cron", validate=[])
+    header = made["tree"][-1]["content"].splitlines()[0]
     for name in ("indico-backup", "indico-offsite", "indico-scheduler", "indico-cron", "events-backup"):
         host.file(f"{SYSTEM}/{name}", f"{header}\n30 1 * * * root systemctl start {name}.service\n0 2 * * * root find /opt/indico/tmp -delete\n")
     assert host.look().findings == []
