@@ -294,7 +294,7 @@ def _mail(mail_relay_host: str, mail_relay_port: Any, mail_relay_tls: str, mail_
         yield f"mail_relay_tls is verify, but mail_relay_host is {mail_relay_host}: a certificate is compared with a name, so give that, or choose encrypt."
     if mail_relay_host and port == 465 and mail_relay_tls in ("none", "may"):
         yield f"mail_relay_port is 465, where nothing is said without TLS, but mail_relay_tls is {mail_relay_tls}; choose verify or encrypt."
-    if not re.fullmatch(_HOST_NAME, mail_origin):
+    if mail_origin and not re.fullmatch(_HOST_NAME, mail_origin):
         yield f"mail_origin is {mail_origin!r}; it must be a domain such as example.org."
     for number, recipient in enumerate(mail_root_to):
         if not re.fullmatch(f"[A-Za-z0-9._+=~-]+@{_HOST_NAME}", recipient):

@@ -29,7 +29,6 @@ GOOD: dict[str, Any] = {
     "python2_cache": "/home/operator/.cache/confops/wheelhouse",
     "indico_admins": [ADMIN],
     "cron_mail_from": "indico@indico.example.org",
-    "mail_origin": "indico.example.org",
 }
 FACTS = {"distribution": "Debian", "distribution_major_version": "11", "python_version": "3.9.2"}
 PEM = "-----BEGIN CERTIFICATE-----\n"
@@ -454,7 +453,7 @@ def test_a_contradiction_is_refused(changes: dict[str, Any], sentence: str) -> N
         {"indico_redis_port": 9675},  # nobody listens there
         MAIL,
         {**MAIL, "mail_relay_host": "2001:db8::1", "mail_relay_port": "465", "mail_relay_tls": "encrypt", "mail_root_to": ["a+b@example.org", "c@x"]},
-        {**MAIL, "mail_relay_host": "127.0.0.1", "mail_relay_port": 2525, "mail_relay_tls": "none"},
+        {**MAIL, "mail_relay_host": "127.0.0.1", "mail_relay_port": 2525, "mail_relay_tls": "none", "mail_origin": "example.org"},
         {"web_http_port": 25},  # nobody listens there
         {"indico_admins": [ADMIN, {"login": "bruno", "state": "absent"}]},
         {"indico_conf": {"SmtpServer": ["localhost", 25], "SupportEmail": "a@b", "SmtpUseTLS": "yes"}},
