@@ -18,14 +18,21 @@ def test_each_host_has_its_own_part() -> None:
     units = "systemctl list-units --plain --no-legend 'indico-*' 'apache2*' | cut -d ' ' -f 1"
     assert sorted(DATABASE.run(units).split()) == [
         "indico-backup.timer",
+        "indico-disk.timer",
         "indico-drill.timer",
         "indico-pack.timer",
         "indico-zeo-firewall.service",
         "indico-zeo@main.service",
     ]
-    assert sorted(WEB.run(units).split()) == ["apache2.service", "indico-scheduler-purge.timer", "indico-scheduler.service"]
+    assert sorted(WEB.run(units).split()) == [
+        "apache2.service",
+        "indico-clean.timer",
+        "indico-disk.timer",
+        "indico-scheduler-purge.timer",
+        "indico-scheduler.service",
+    ]
     assert not WEB.shell().file("/opt/indico/db").exists
-    assert DATABASE.run("ls /opt/indico/etc").split() == ["backup.json", "zeo-main.conf", "zeo-users", "zeo.json", "zeo.nft"]
+    assert DATABASE.run("ls /opt/indico/etc").split() == ["backup.json", "jobs.json", "zeo-main.conf", "zeo-users", "zeo.json", "zeo.nft"]
 
 
 def test_administrators_are_created_on_the_host_that_runs_indico() -> None:
