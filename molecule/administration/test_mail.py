@@ -235,7 +235,7 @@ def test_a_mail_to_root_arrives(site: Site, sink: Sink, origin: str) -> None:
 
 def test_the_mail_with_a_new_password_arrives(sink: Sink, visitor: Browser) -> None:
     """Indico's own default for SmtpServer, the page for people who forgot their password, and the link that it mails."""
-    assert visitor.post("/user/reset-password", {"email": "bruno@example.org"}).status_code == 302
+    assert visitor.post("/user/reset-password", {"email": "bruno@example.org"}).status_code == 303
     message = sink.wait("reset your password")
     assert message["to"] == ["bruno@example.org"]
     text = message["data"].replace("=\r\n", "").replace("=3D", "=")
@@ -275,7 +275,7 @@ def test_messages_wait_for_a_relay_that_is_away(site: Site, sink: Sink, visitor:
     sink.stop()
     for number in range(3):
         send(site, f"patience {number}")
-    assert visitor.post("/user/reset-password", {"email": "chloe@example.org"}).status_code == 302
+    assert visitor.post("/user/reset-password", {"email": "chloe@example.org"}).status_code == 303
     wait_until(site, 4)
     assert "Connection refused" in site.run("postqueue -p")
     killed = site.main_pid(UNIT)
@@ -284,7 +284,7 @@ def test_messages_wait_for_a_relay_that_is_away(site: Site, sink: Sink, visitor:
     sink.start("::1")
     for number in range(3):
         assert sink.wait(f"patience {number}", seconds=150)["to"] == ["boss@example.org", "ops@example.org"]
-    assert [message["to"] for message in sink.heard("Login Information")] == [["bruno@example.org"], ["chloe@example.org"]]
+    assert [message["to"] for message in sink.heard("reset your password")][-1:] == [["chloe@example.org"]]
     wait_until(site, 0)
 
 
