@@ -10,7 +10,7 @@ import pytest
 from tests.lib.site import Site
 
 PLAYBOOK = "playbooks/disk_space.yml"
-STATE = "/var/lib/indico-disk_space.json"
+STATE = "/var/lib/indico-jobs/disk_space.json"
 BACKUPS = "/var/backups/indico"
 # What this machine's own disk is like is none of the tests' business.
 LENIENT = {"warning_percent": 100, "critical_percent": 100, "warning_days": 0}
@@ -19,7 +19,7 @@ LENIENT = {"warning_percent": 100, "critical_percent": 100, "warning_days": 0}
 @pytest.fixture
 def small(site: Site) -> Iterator[None]:
     """A file system of its own for the backups, 20 MiB of which 19 are in use."""
-    site.run(f"mkdir -p {BACKUPS} && mount -t tmpfs -o size=20m,nr_inodes=1000 tmpfs {BACKUPS} && head -c {19 * 2**20} /dev/zero > {BACKUPS}/filler")
+    site.run(f"rm -f {STATE}; mkdir -p {BACKUPS} && mount -t tmpfs -o size=20m,nr_inodes=1000 tmpfs {BACKUPS} && head -c {19 * 2**20} /dev/zero > {BACKUPS}/filler")
     yield
     site.run(f"umount {BACKUPS}; rm -f {STATE} {STATE}.damaged")
 
