@@ -51,7 +51,7 @@ class Session(socketserver.StreamRequestHandler):
         if options.get("wrapped"):
             self.secure()
         self.say("220 sink ESMTP")
-        for line in iter(self.rfile.readline, b""):
+        for line in iter(lambda: self.rfile.readline(), b""):  # which is another one after STARTTLS
             verb, _, rest = line.decode().strip().partition(" ")
             verb = verb.upper()
             if verb == "EHLO":
