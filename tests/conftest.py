@@ -1,13 +1,15 @@
-"""The order of the tests, and the collection's archive."""
+"""The order of the tests, the scenarios that run beside them, and the collection's archive."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.lib import collection
 from tests.lib.command import REPOSITORY
+from tests.lib.scenarios import Scenarios
 
 ORDER = ["tests/test_lint.py", "tests/unit", "tests/test_archive.py", "tests/test_sanity.py"]  # then the others: they boot hosts
 
@@ -19,6 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((index for index, start in enumerate(ORDER) if item.path.is_relative_to(REPOSITORY / start)), len(ORDER))
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def end_of_scenario(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """Begin the scenarios that this session has, before its first test, and return a function that waits for the end of one."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function) and item.path.name == "test_scenarios.py"]
+    wanted = [item.callspec.params["name"] for item in items]
+    return Scenarios(wanted, lambda: tmp_path_factory.mktemp("molecule")).end
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,9 @@ LENIENT = {"warning_percent": 100, "critical_percent": 100, "warning_days": 0}
 @pytest.fixture
 def small(site: Site) -> Iterator[None]:
     """A file system of its own for the backups, 20 MiB of which 19 are in use."""
-    site.run(f"rm -f {STATE}; mkdir -p {BACKUPS} && mount -t tmpfs -o size=20m,nr_inodes=1000 tmpfs {BACKUPS} && head -c {19 * 2**20} /dev/zero > {BACKUPS}/filler")
+    site.run(
+        f"rm -f {STATE}; mkdir -p {BACKUPS} && mount -t tmpfs -o size=20m,nr_inodes=1000 tmpfs {BACKUPS} && head -c {19 * 2**20} /dev/zero > {BACKUPS}/filler"
+    )
     yield
     site.run(f"umount {BACKUPS}; rm -f {STATE} {STATE}.damaged")
 

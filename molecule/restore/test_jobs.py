@@ -23,12 +23,13 @@ http.server.HTTPServer(('127.0.0.1', 8099), Handler).serve_forever()
 """
 
 
-def configure(site: Site, **extra: object) -> str:
-    """Run the roles that have jobs with these variables; a second run then changes nothing. Return what the first one showed."""
+def configure(site: Site, *, again: bool = False, **extra: object) -> str:
+    """Run the roles that have jobs with these variables, and return what that showed; a second run then changes nothing."""
     run = site.play("--tags", "backup,cron,scheduler", **extra)
     assert run.returncode == 0, run.output
-    again = site.play("--tags", "backup,cron,scheduler", **extra)
-    assert (again.returncode, again.changed) == (0, {}), again.output
+    if again:
+        second = site.play("--tags", "backup,cron,scheduler", **extra)
+        assert (second.returncode, second.changed) == (0, {}), second.output
     return run.output
 
 
@@ -64,7 +65,7 @@ def as_it_was(site: Site) -> object:
 def test_cron_runs_the_same_job(site: Site) -> None:
     last = ended(site)
     busy(site, "For cron")
-    configure(site, indico_jobs_backend="cron", backup_schedule=soon(site))
+    configure(site, again=True, indico_jobs_backend="cron", backup_schedule=soon(site))
     timers = site.run("systemctl list-timers --no-pager")
     assert "indico-backup.timer" not in timers and "indico-drill.timer" not in timers and "indico-pack.timer" not in timers
     jobs = site.run("cat /etc/cron.d/indico-backup")
@@ -83,7 +84,7 @@ def test_timer_fires(site: Site) -> None:
 
 def test_nothing_is_scheduled_for_others(site: Site) -> None:
     """AWX runs the playbooks."""
-    configure(site, indico_jobs_backend="none")
+    configure(site, again=True, indico_jobs_backend="none")
     assert "indico-" not in site.run("systemctl list-timers --no-pager")
     assert not site.shell().file("/etc/cron.d/indico-backup").exists
     configure(site, backup_schedule="", backup_drill_schedule="", backup_pack_schedule="", cron_clean_schedule="", cron_disk_schedule="", scheduler_keep_days=0)
@@ -101,7 +102,7 @@ def test_outside_of_the_allowed_hours_a_scheduled_run_does_nothing(site: Site) -
 def test_pings_are_sent_from_inside_the_sandbox(site: Site) -> None:
     site.run("rm -f /run/heard")
     site.run(f'systemd-run --unit listener --collect python3 -c "{LISTENER}"')
-    shown = configure(site, **{f"backup_ping_{when}": f"http://127.0.0.1:8099/{when}" for when in ("start", "success", "failure")})
+    shown = configure(site, again=True, **{f"backup_ping_{when}": f"http://127.0.0.1:8099/{when}" for when in ("start", "success", "failure")})
     site.run("systemctl start indico-backup.service indico-drill.service")
     site.run("mv /opt/indico/db/main/Data.fs /opt/indico/db/main/Data.fs.away")
     failed = site.shell().run("systemctl start indico-backup.service")

@@ -1,0 +1,44 @@
+"""Runs molecule's scenarios beside the other tests."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from tests.lib.command import REPOSITORY, run
+
+# Two run at once, but for these. The first one brings the images that the others begin with; the last one measures how long a site is away.
+FIRST, LAST = ["hosts"], ["standby"]
+SCENARIOS = FIRST + sorted({path.parent.name for path in REPOSITORY.glob("molecule/*/molecule.yml")} - {*FIRST, *LAST}) + LAST
+
+
+class Scenarios:
+    """Those that are wanted, begun at once; directory makes a place for the log of one."""
+
+    def __init__(self, wanted: list[str], directory: Callable[[], Path]) -> None:
+        self._directory = directory
+        self._pool = ThreadPoolExecutor(2)
+        self._running: dict[str, Future[None]] = {}
+        self._begun = ThreadPoolExecutor(1).submit(self._begin, wanted)
+
+    def _begin(self, wanted: list[str]) -> None:
+        for group in (FIRST, [name for name in SCENARIOS if name not in FIRST + LAST], LAST):
+            for name in group:
+                if name in wanted:
+                    self._running[name] = self._pool.submit(self._run, name)
+            wait(self._running.values())
+
+    def _run(self, name: str) -> None:
+        log = self._directory() / f"{name}.log"
+        output = run("molecule", "test", "--scenario-name", name, log=log, NO_COLOR="1", ANSIBLE_FORCE_COLOR="0")
+        passed = re.findall(r"(\d+) passed", output)
+        assert passed and int(passed[-1]) > 0, f"the verify step of {name} ran no test: see {log}"
+
+    def end(self, name: str) -> None:
+        """Wait for the end of one, and raise what it raised."""
+        while name not in self._running and not self._begun.done():
+            time.sleep(1)
+        self._running[name].result()
