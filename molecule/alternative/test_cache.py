@@ -193,8 +193,10 @@ def test_one_run_goes_to_another_backend(site: Site, backend: str) -> None:
         assert security(site, units["memcached"]) < 3
         assert site.shell().run("systemctl is-enabled memcached.service").stdout.strip() == "disabled"
 
+    if backend == "files":  # once is enough of what follows
+        return
     status = site.play(playbook="playbooks/status.yml", indico_cache_backend=backend)
     assert status.failures == []
     assert [one for one in units if units[one] + ": active" in status.output] == ([] if backend == "files" else [backend])
-    again: Run = site.play(indico_cache_backend=backend)
+    again: Run = site.play("--tags", "cache,indico,web,scheduler", indico_cache_backend=backend)
     assert again.changed == {}, again.diff()

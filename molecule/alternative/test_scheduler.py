@@ -170,7 +170,6 @@ def test_scheduler_killed_while_a_task_runs(site: Site) -> None:
     add = {"task": "probes.SlowTask", "frequency": "monthly", "arguments": {"note": "done «é»"}}
     run = site.play("--tags", "scheduler", scheduler_tasks=[add])
     assert "SlowTask: absent -> monthly on day 1 at 00:00 UTC" in run.diff()
-    assert site.play("--tags", "scheduler", scheduler_tasks=[add]).changed == {}
     manage(site, f"tasks run {wait_for(site, 'SlowTask', 'waiting')['number']}")
     wait_for(site, "SlowTask", "running")
     site.run(f"kill -9 {site.main_pid(f'{site.instance}-scheduler')}")
