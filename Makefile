@@ -30,7 +30,7 @@ down: $(run_env)/.complete ## remove the demo's host
 clean-lab: ## remove all hosts of the lab, those of interrupted tests too
 	@export CONTAINERS_CONF="$(cache)/lab/containers.conf"; \
 	    podman ps --all --quiet --filter label=confops.lab=1 | xargs --no-run-if-empty podman rm --force --time 0; \
-    ! podman network exists confops || podman network rm confops # with the addresses of hosts that were killed half made
+	    ! podman network exists confops || podman network rm confops # with the addresses of hosts that were killed half made
 
 venv: $(run_env)/.complete ## the pinned Ansible, for one's own hosts
 	@echo 'export PATH="$(run_env)/bin:$$PATH"'
