@@ -28,7 +28,7 @@ def end_of_scenario(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
     """Begin the scenarios that this session has, before its first test, and return a function that waits for the end of one."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function) and item.path.name == "test_scenarios.py"]
     wanted = [item.callspec.params["name"] for item in items]
-    return Scenarios(wanted, lambda: tmp_path_factory.mktemp("molecule")).end
+    return Scenarios(wanted, tmp_path_factory.mktemp("molecule")).end
 
 
 @pytest.fixture(scope="session")

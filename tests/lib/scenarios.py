@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -16,9 +15,9 @@ SCENARIOS = FIRST + sorted({path.parent.name for path in REPOSITORY.glob("molecu
 
 
 class Scenarios:
-    """Those that are wanted, begun at once; directory makes a place for the log of one."""
+    """Those that are wanted, begun at once; directory is the place for their logs."""
 
-    def __init__(self, wanted: list[str], directory: Callable[[], Path]) -> None:
+    def __init__(self, wanted: list[str], directory: Path) -> None:
         self._directory = directory
         self._pool = ThreadPoolExecutor(2)
         self._running: dict[str, Future[None]] = {}
@@ -32,7 +31,7 @@ class Scenarios:
             wait(self._running.values())
 
     def _run(self, name: str) -> None:
-        log = self._directory() / f"{name}.log"
+        log = self._directory / f"{name}.log"
         output = run("molecule", "test", "--scenario-name", name, log=log, NO_COLOR="1", ANSIBLE_FORCE_COLOR="0")
         passed = re.findall(r"(\d+) passed", output)
         assert passed and int(passed[-1]) > 0, f"the verify step of {name} ran no test: see {log}"
