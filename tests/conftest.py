@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def end_of_scenario(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
-    """Begin the scenarios that this session has, before its first test, and return a function that waits for the end of one."""
+    """Begin the scenarios that are wanted, before the first test, and return a function that waits for the end of one."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function) and item.path.name == "test_scenarios.py"]
     wanted = [item.callspec.params["name"] for item in items]
     return Scenarios(wanted, tmp_path_factory.mktemp("molecule")).end
