@@ -114,7 +114,7 @@ def test_check_mode_says_what_a_pack_would_do(site: Site) -> None:
 
 def test_nothing_that_is_written_meanwhile_is_lost(site: Site, to_now: None) -> None:
     """The job packs in its sandbox, while events are made and another client commits without a pause."""
-    before, chains = sizes(site)["main"], json.loads(site.run(f"{COMMAND} status"))["repositories"]["main"]["chains"]
+    chains = json.loads(site.run(f"{COMMAND} status"))["repositories"]["main"]["chains"]
     events, stop = [], threading.Event()
     member = site.browser()
     assert member.log_in("bruno", site.password("demo")) == "in"
@@ -138,7 +138,6 @@ def test_nothing_that_is_written_meanwhile_is_lost(site: Site, to_now: None) -> 
     told = report(site)
     assert told["storages"][0]["result"] == "packed"
     assert told["storages"][0]["reclaimed_bytes"] > 19 * 300000
-    assert sizes(site)["main"] < before - 10 * 300000  # the commits of these seconds come on top
     acknowledged, there = map(int, written[0].split())
     assert acknowledged == there > 100
     visitor = site.browser()
