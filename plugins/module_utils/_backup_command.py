@@ -18,8 +18,6 @@ from ansible_collections.confops.indico.plugins.module_utils import _backup_set,
 from ansible_collections.confops.indico.plugins.module_utils._backup_status import Limits
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
-SKIPPED = 75  # EX_TEMPFAIL: not now, and no failure
-
 
 def main(settings_path: str, arguments: list[str]) -> int:
     """Run the command and return its exit code: 0 when all is well, for check 0 to 3 as monitoring has it, 75 outside of the allowed hours, otherwise 1."""
@@ -29,7 +27,7 @@ def main(settings_path: str, arguments: list[str]) -> int:
         settings = _backup_set.read_settings(settings_path)
         if getattr(options, "scheduled", False) and not _crontab.allowed(settings.allowed_hours, time.localtime()):
             _say(f"It is {time.strftime('%H:%M')}, outside of {settings.allowed_hours}: nothing was done.")
-            return SKIPPED
+            return _crontab.SKIPPED
         return _VERBS[options.verb](settings, options)
     except (RepositoryError, ValueError) as error:
         _say(f"{settings_path}: {error}" if options.verb == "check" else str(error), sys.stderr)

@@ -26,7 +26,6 @@ from typing import Any
 from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _crontab, _repository, _units
 
 SYSTEM, CRONTABS = "/etc/systemd/system", "/etc/cron.d"
-SKIPPED = 75  # with this exit code a job says that it was not its hour (EX_TEMPFAIL)
 _LINES = 50  # of the journal, in a mail
 _PATIENCE = 30.0  # seconds for a mail server or a URL
 _WORDS = {
@@ -81,7 +80,7 @@ def ended(settings: Settings, name: str, environment: Mapping[str, str], began: 
     """Write down how a run ended, and return that. environment: what systemd gives to ExecStopPost; began and now: seconds since the epoch. Raises OSError."""
     result, code = environment.get("SERVICE_RESULT", ""), environment.get("EXIT_STATUS", "")
     last = record(settings, name)
-    if result == "exec-condition" or (result == "success" and code == str(SKIPPED)):
+    if result == "exec-condition" or (result == "success" and code == str(_crontab.SKIPPED)):
         last["skipped"] = now
     else:
         good = result == "success"

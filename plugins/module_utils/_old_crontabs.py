@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.confops.indico.plugins.module_utils import _repository
+
 _SHOWN = 200  # characters of a command
 _LONGEST = 1000  # characters of a line that cron takes, and that a diff shows
 _LARGEST = 1 << 16  # bytes; a longer file is no crontab, and no script that somebody wrote
@@ -551,7 +553,7 @@ def _copy(file: _File, directory: str) -> str:
                 stream.write(file.content)
                 stream.flush()
                 os.fsync(descriptor)
-            _sync(directory)
+            _repository.sync(directory)
             return path
     raise CrontabError(f"{directory} is full of copies named {name}; nothing was removed from {file.shown}.")
 
@@ -562,7 +564,7 @@ def _write(file: _File, content: bytes | None) -> None:
     if content is None:
         _unchanged(file)
         os.unlink(file.path)
-        _sync(directory)
+        _repository.sync(directory)
         return
     descriptor, new = tempfile.mkstemp(prefix=".confops-", dir=directory)  # cron reads no such name
     try:
@@ -578,7 +580,7 @@ def _write(file: _File, content: bytes | None) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
         raise
-    _sync(directory)
+    _repository.sync(directory)
 
 
 def _unchanged(file: _File) -> None:
@@ -588,11 +590,3 @@ def _unchanged(file: _File) -> None:
         if (now.st_ino, now.st_mtime_ns, now.st_size) == (file.found.st_ino, file.found.st_mtime_ns, file.found.st_size):
             return
     raise CrontabError(f"Somebody changed {file.shown} at the same moment, so it was left alone; run this again.")
-
-
-def _sync(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

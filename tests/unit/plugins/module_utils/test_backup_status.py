@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.confops.indico.plugins.module_utils import _backup_command, _backup_set, _backup_status, _drill
+from ansible_collections.confops.indico.plugins.module_utils import _backup_command, _backup_set, _backup_status, _crontab, _drill
 from ansible_collections.confops.indico.plugins.module_utils._backup_status import CRITICAL, OK, UNKNOWN, WARNING, Limits
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -230,7 +230,7 @@ def test_a_scheduled_run_keeps_to_the_hours_and_a_person_need_not(site: _backup_
     begin = time.localtime(time.time() + 2 * HOUR)
     end = time.localtime(time.time() + 3 * HOUR)
     site.allowed_hours = f"{time.strftime('%H:%M', begin)}-{time.strftime('%H:%M', end)}"
-    assert _backup_command.main(saved(site, tmp_path), ["run", "--scheduled"]) == _backup_command.SKIPPED
+    assert _backup_command.main(saved(site, tmp_path), ["run", "--scheduled"]) == _crontab.SKIPPED
     assert f"outside of {site.allowed_hours}: nothing was done." in capsys.readouterr().out
     assert list(Path(site.directory).iterdir()) == []
     assert _backup_command.main(saved(site, tmp_path), ["run"]) == 0

@@ -16,6 +16,7 @@ from ansible_collections.confops.indico.plugins.module_utils import (
     _backup_command,
     _backup_set,
     _backup_status,
+    _crontab,
     _filestorage,
     _history,
     _pack,
@@ -507,7 +508,7 @@ def test_status_metrics_and_check(site: Site, capsys: pytest.CaptureFixture[str]
 def test_a_scheduled_pack_keeps_to_the_hours(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     begin, end = time.localtime(time.time() + 7200), time.localtime(time.time() + 10800)
     site.settings.allowed_hours = f"{time.strftime('%H:%M', begin)}-{time.strftime('%H:%M', end)}"
-    assert _backup_command.main(saved(site), ["pack", "--scheduled"]) == _backup_command.SKIPPED
+    assert _backup_command.main(saved(site), ["pack", "--scheduled"]) == _crontab.SKIPPED
     assert f"outside of {site.settings.allowed_hours}: nothing was done." in capsys.readouterr().out
     assert unpacked(site)
 
