@@ -49,7 +49,7 @@ from indico.web.flask.app import make_app
 from MaKaC.accessControl import AccessWrapper
 from MaKaC.common.indexes import IndexesHolder
 from MaKaC.common.info import HelperMaKaCInfo
-from MaKaC.conference import Conference, ConferenceHolder, LocalFile
+from MaKaC.conference import CategoryManager, Conference, ConferenceHolder, LocalFile
 from MaKaC.webinterface import urlHandlers
 from pytz import timezone
 
@@ -73,9 +73,16 @@ def wanted():
                 answer(refused='There is no event %s in this Indico.' % key)
             events.append(event)
         return events
-    day = datetime.strptime(arguments['day'], '%Y-%m-%d')
-    near = IndexesHolder().getById('categoryDateAll').getObjectsInDays('0', day - timedelta(days=1), day + timedelta(days=1))
-    return [event for event in near if local(event, event.getStartDate()).date() <= day.date() <= local(event, event.getEndDate()).date()]
+    last = datetime.strptime(arguments['day'], '%Y-%m-%d')
+    first = last - timedelta(days=arguments['days'] - 1)
+    near = {}
+    for key in arguments['categories']:
+        if not CategoryManager().hasKey(key):
+            answer(refused='There is no category %s in this Indico.' % key)
+        found = IndexesHolder().getById('categoryDateAll').getObjectsInDays(key, first - timedelta(days=1), last + timedelta(days=1))
+        near.update((event.getId(), event) for event in found)
+    return [event for event in near.values()
+            if local(event, event.getStartDate()).date() <= last.date() and first.date() <= local(event, event.getEndDate()).date()]
 
 def materials(owner, visitor, found, title):
     for material in owner.getAllMaterialList():
@@ -679,12 +686,21 @@ def mirror(options: dict[str, Any], *, check: bool) -> dict[str, Any]:
         day = day and date.fromisoformat(day).isoformat()
     except ValueError as error:
         raise MirrorError(f"{day} is no day; write it as 2013-05-28.") from error
+    if options["days"] < 1:
+        raise MirrorError(f"{options['days']} days hold no event; name 1 or more.")
     if not os.path.isabs(target) or target == "/":
         raise MirrorError(f"{options['target']} is no place for a mirror; name a directory by its whole path.")
     if not _indico.installed(options["current"]):
         raise MirrorError(f"There is no configured release at {options['current']}, so there are no events.")
     present = look(target)
-    asked = {"day": day or "", "events": list(dict.fromkeys(options["events"] or [])), "protected": options["protected"], "address": _ADDRESS}
+    asked = {
+        "day": day or "",
+        "days": options["days"],
+        "categories": options["categories"],
+        "events": list(dict.fromkeys(options["events"] or [])),
+        "protected": options["protected"],
+        "address": _ADDRESS,
+    }
     found = _indico.run(SCRIPT, asked, current=options["current"], user=options["user"], timeout=600)
     if check:
         events = [{name: event[name] for name in ("id", "title", "start")} for event in found["events"]]

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from datetime import date
 from typing import Any, TextIO
 
 from ansible_collections.confops.indico.plugins.module_utils import (
@@ -20,6 +21,7 @@ from ansible_collections.confops.indico.plugins.module_utils import (
     _indico,
     _indico_admin,
     _indico_event_restore,
+    _indico_mirror,
     _info,
     _repository,
     _scheduler,
@@ -53,7 +55,7 @@ def main(settings_path: str, arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         result: dict[str, Any] = options.run(Settings(settings_path), options)
-    except (_indico.IndicoError, _cleanup.CleanupError, _units.UnitError, OSError) as error:
+    except (_indico.IndicoError, _indico_mirror.MirrorError, _cleanup.CleanupError, _units.UnitError, OSError) as error:
         if options.json:
             _say(json.dumps({"error": str(error)}))
         else:
@@ -88,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     cleaned.add_argument("--cache-days", type=float, default=_cleanup.Rules.cache_days, help="what has no expiry of its own goes after so many days")
     cleaned.add_argument("--min-age-hours", type=float, default=_cleanup.Rules.min_age_hours, help="temporary files go after so many hours")
     cleaned.add_argument("--log-days", type=float, default=_cleanup.Rules.log_days, help="rotated logs go after so many days")
+    mirrored = verb(verbs, "mirror", _mirror, "write events as a static site, as a visitor sees them; the events of today without more", writes)
+    mirrored.add_argument("target", help="a directory that does not exist yet, or a mirror")
+    mirrored.add_argument("--day", default="", help="the last day whose events are mirrored, such as 2013-05-28 (default: today)")
+    mirrored.add_argument("--days", type=int, default=1, help="how many days (default: 1)")
+    mirrored.add_argument("--categories", nargs="+", default=["0"], metavar="ID", help="only events of these categories and of those below them")
     verb(verbs, "metrics", _metrics, "write the scheduler's metrics for Prometheus", common).add_argument("path")
     admins = verbs.add_parser("admins", help="the administrators").add_subparsers(required=True, metavar="VERB")
     verb(admins, "list", _admins_list, "who administers the site", common)
@@ -149,6 +156,25 @@ def _clean(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     rules = _cleanup.Rules(cache_days=options.cache_days, min_age_hours=options.min_age_hours, log_days=options.log_days)
     found = _cleanup.run(settings.prefix, options.what or list(_cleanup.KINDS), rules, check=options.dry_run)
     return {"cleaned": {name: one.data() for name, one in found.items()}, "summary": _cleanup.lines(found, check=options.dry_run)}
+
+
+def _mirror(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    asked = {
+        "target": options.target,
+        "day": options.day or date.today().isoformat(),
+        "days": options.days,
+        "categories": options.categories,
+        "events": [],
+        "protected": False,
+        "url": settings.host["url"],
+        "public_url": settings.host["public_url"],
+        "current": settings.current,
+        "user": settings.user,
+    }
+    found = _indico_mirror.mirror(asked, check=options.dry_run)
+    left_out = [f"left out, since it is protected: {one['id']} {one['title']}" for one in found["left_out"]]
+    elsewhere = [f"leads to the site: {one['url']} ({one['why']})" for one in found.get("elsewhere", [])]
+    return {**found, "summary": [found["line"], *left_out, *elsewhere]}
 
 
 def _metrics(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:

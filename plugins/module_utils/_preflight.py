@@ -439,6 +439,23 @@ def _disks(cron_disk_warning_percent: Any, cron_disk_critical_percent: Any, cron
         yield f"cron_disk_warning_days is {cron_disk_warning_days}; it must be 0 or more."
 
 
+def _mirror(cron_mirror_target: str, cron_mirror_days: Any, cron_mirror_categories: list[str]) -> Iterator[str]:
+    parent = os.path.dirname(cron_mirror_target)
+    hidden = next((one for one in _HIDDEN if f"{parent}/".startswith(f"{one}/")), None)
+    yield from _plain_path("cron_mirror_target", cron_mirror_target)
+    if cron_mirror_target in _SYSTEM or (cron_mirror_target and (parent == "/" or os.path.normpath(cron_mirror_target) != cron_mirror_target)):
+        yield f"cron_mirror_target is {cron_mirror_target}; it must be a directory of its own below another one, such as /srv/mirror."
+    elif hidden:
+        yield f"cron_mirror_target is {cron_mirror_target}; nothing below {hidden} serves, since the job does not see it or a reboot empties it."
+    if int(cron_mirror_days) < 1:
+        yield f"cron_mirror_days is {cron_mirror_days}; it must be 1 or more."
+    for number, category in enumerate(cron_mirror_categories):
+        if not re.fullmatch("[A-Za-z0-9]+", category):
+            yield f"cron_mirror_categories[{number}] is {category!r}; it must be the id of a category, such as 0."
+    if not cron_mirror_categories:
+        yield "cron_mirror_categories is empty; name the categories to mirror, 0 for all."
+
+
 def _mails(cron_mail_to: list[str], cron_mail_from: str, cron_smtp_port: Any) -> Iterator[str]:
     for address in cron_mail_to:
         if not re.fullmatch(r"[^\s@<>,;]+(@[^\s@<>,;]+)?", address):
@@ -468,6 +485,7 @@ def _schedules(
     backup_pack_schedule: str,
     cron_clean_schedule: str,
     cron_disk_schedule: str,
+    cron_mirror_schedule: str,
     offsite_schedule: str,
     scheduler_purge_schedule: str,
 ) -> Iterator[str]:
@@ -552,6 +570,7 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _drill,
     _hours,
     _disks,
+    _mirror,
     _mails,
     _pings,
     _task_files,

@@ -31,8 +31,17 @@ options:
   day:
     description: The day whose events are mirrored, as C(2013-05-28), by the time zone of each event. Protected events are left out.
     type: str
+  days:
+    description: How many days are mirrored, O(day) the last of them.
+    type: int
+    default: 1
+  categories:
+    description: Ids of the categories whose events are mirrored, with those of their subcategories. An unknown one is refused. V(0) is the home of all.
+    type: list
+    elements: str
+    default: ["0"]
   events:
-    description: Ids of the events to mirror. An unknown or protected one is refused.
+    description: Ids of the events to mirror, whatever their day and category. An unknown or protected one is refused.
     type: list
     elements: str
   protected:
@@ -103,7 +112,7 @@ bytes:
   returned: success, not in check mode
   sample: 2306867
 left_out:
-  description: The events of the day that are protected, with C(id) and C(title).
+  description: The events of the days that are protected, with C(id) and C(title).
   type: list
   elements: dict
   returned: success
@@ -141,6 +150,8 @@ def main() -> None:
         argument_spec={
             "target": {"type": "path", "required": True},
             "day": {"type": "str"},
+            "days": {"type": "int", "default": 1},
+            "categories": {"type": "list", "elements": "str", "default": ["0"]},
             "events": {"type": "list", "elements": "str"},
             "protected": {"type": "bool", "default": False},
             "url": {"type": "str", "required": True},

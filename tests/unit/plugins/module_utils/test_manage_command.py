@@ -68,6 +68,9 @@ def test_a_purge_goes_on_until_nothing_is_left(settings: str, asked: list[dict[s
     [
         (["tasks", "delete", "3", "4"], "This deletes 3, 4 for good; add --yes."),
         (["tasks", "add", "category_statistics"], "[0] (category_statistics) has no category; 0 is the home of all."),
+        (["mirror", "/srv/mirror", "--day", "today"], "today is no day; write it as 2013-05-28."),
+        (["mirror", "/srv/mirror", "--days", "0"], "0 days hold no event; name 1 or more."),
+        (["mirror", "mirror", "--categories", "1", "2"], "mirror is no place for a mirror; name a directory by its whole path."),
     ],
 )
 def test_what_is_refused(settings: str, asked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], words: list[str], sentence: str) -> None:
