@@ -352,3 +352,29 @@ def test_a_host_that_sees_protected_events_mirrors_them_only_when_told(site: Sit
     assert run.returncode == 0, run.output
     assert site.run(f"find {TARGET} -name talk-1.pdf") != ""
     assert site.run(f"stat --format '%U %a' {TARGET}") == "root 700"
+
+
+def test_the_job_mirrors_what_was_in_the_last_days(site: Site) -> None:
+    """Of one category; a target that cannot be is a failure, and without a target there is no job."""
+    target = "/srv/nightly/mirror"
+    run = site.play("--tags", "cron", cron_mirror_target=target, cron_mirror_days=40, cron_mirror_categories=["1"], cron_schedule_jitter="0")
+    assert run.returncode == 0, run.output
+    assert re.search("indico-mirror .* never ran .*T04:00:00Z  timer", site.run("/opt/indico/bin/indico-jobs status"))
+
+    failed = site.shell().run("systemctl start indico-mirror")
+    assert failed.rc != 0
+    sentence = "The directory /srv/nightly, where the mirror mirror shall be, does not exist; make it first."
+    assert sentence in site.run("journalctl --sync; journalctl --unit indico-mirror --output cat --no-pager")
+    assert "indico-mirror failed: exit code 1" in site.shell().run("/opt/indico/bin/indico-jobs status").stderr
+
+    site.run("mkdir /srv/nightly")
+    assert "4 events, " in site.run_job("indico-mirror.service")
+    assert re.search("indico-mirror .* success ", site.run("/opt/indico/bin/indico-jobs status"))
+    assert sorted(site.run(f"ls {target}/event").split(), key=int) == ["8", "9", "10", "11"]
+    assert "Colloque d’été" in site.run(f"cat {target}/index.html")
+
+    run = site.play("--tags", "cron")
+    assert run.returncode == 0, run.output
+    assert site.shell().run("systemctl cat indico-mirror").rc != 0
+    assert site.shell().file(f"{target}/index.html").exists
+    site.run("rm -r /srv/nightly")

@@ -200,3 +200,58 @@ def test_one_run_goes_to_another_backend(site: Site, backend: str) -> None:
     assert [one for one in units if units[one] + ": active" in status.output] == ([] if backend == "files" else [backend])
     again: Run = site.play("--tags", "cache,indico,web,scheduler", indico_cache_backend=backend)
     assert again.changed == {}, again.diff()
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(("persistence", "restarted", "killed"), [("rdb", True, False), ("none", False, False)])
+def test_what_outlives_a_restart(site: Site, persistence: str, restarted: bool, killed: bool) -> None:
+    """As the variable's description has it; a second run changes nothing."""
+    for changes in (True, False):
+        run = site.play("--tags", "cache", redis_persistence=persistence)
+        assert run.returncode == 0 and bool(run.changed) is changes, run.diff()
+    unit = f"{site.instance}-redis.service"
+    member = site.browser()
+    assert member.log_in("bruno", site.password("demo")) == "in" and logged_in(member)
+    site.run(f"systemctl restart {unit}")
+    assert logged_in(member) is restarted
+    member = site.browser()
+    assert member.log_in("bruno", site.password("demo")) == "in" and logged_in(member)
+    pid = site.main_pid(unit)
+    site.run(f"kill -9 {pid}")
+    site.wait_for_unit(unit, not_pid=pid)
+    assert logged_in(member) is killed
+
+
+@pytest.mark.usefixtures("home")
+def test_a_new_password_and_the_old_one_are_in_no_diff(site: Site, redis: Redis) -> None:
+    new = "another-password-of-redis"
+    run = site.play("--tags", "cache,indico,web,scheduler", indico_redis_password=new)
+    assert run.returncode == 0, run.failures
+    assert f"/etc/redis/{site.instance}.conf" in run.touched()
+    assert new not in run.output and redis.password not in run.output
+    assert "AUTH failed" in redis.ask("PING") and redis.ask("PING", password=new) == "PONG"
+
+
+@pytest.mark.usefixtures("home")
+def test_sessions_lie_on_several_memcached_servers(site: Site) -> None:
+    """The second one is a server of somebody's, which another address stands for. The package is there by now."""
+    other = site.variables["lab_address"]
+    servers = {"127.0.0.1": 11211, other: 11212}
+    site.run(f"systemd-run --quiet --collect --unit other-memcached --uid nobody memcached -l {other} -p 11212")
+    try:
+        given = {"indico_cache_backend": "memcached", "indico_memcached_servers": [f"{address}:{port}" for address, port in servers.items()]}
+        for changes in (True, False):
+            run = site.play("--tags", "cache,indico,web,scheduler", **given)
+            assert run.returncode == 0 and bool(run.changed) is changes, run.diff()
+        members = [site.browser() for _ in range(8)]
+        assert {member.log_in("bruno", site.password("demo")) for member in members} == {"in"}
+        assert all(logged_in(member) for member in members for _ in range(4))  # whichever worker answers
+        ask = "import socket; s = socket.create_connection({}); s.sendall(b'stats\\r\\nquit\\r\\n'); print(s.makefile().read())"
+        held = [re.search(r"STAT curr_items (\d+)", site.run(f'python3 -c "{ask.format(server)}"')) for server in servers.items()]
+        assert all(one and int(one[1]) > 0 for one in held), held
+        # When one is away its sessions are gone, and the others are there.
+        site.run("systemctl stop other-memcached")
+        left = [logged_in(member) for member in members]
+        assert any(left) and not all(left), left
+    finally:
+        site.run("systemctl stop other-memcached 2>/dev/null || :")

@@ -134,7 +134,7 @@ def test_task_files_around_the_playbook(site: Site, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mount", "sentence"),
     [
-        (f"mount -t tmpfs -o size=200k,mode=700 tmpfs {BACKUPS}", f"The file system of {BACKUPS}/main is full ("),
+        (f"mount -t tmpfs -o size=200k,mode=700 tmpfs {BACKUPS}", f" bytes on the file system of {BACKUPS}/main, which has "),
         (f"mount --bind {BACKUPS} {BACKUPS} && mount -o remount,bind,ro {BACKUPS}", "Read-only file system"),
     ],
     ids=["full", "read-only"],

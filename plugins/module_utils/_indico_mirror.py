@@ -35,7 +35,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from ansible_collections.confops.indico.plugins.module_utils import _indico, _links
+from ansible_collections.confops.indico.plugins.module_utils import _indico, _links, _repository
 from ansible_collections.confops.indico.plugins.module_utils._info import human
 
 MARKER = ".confops-mirror.json"
@@ -638,9 +638,10 @@ def write(target: str, found: dict[str, Any], visitor: Visitor, public_url: str,
     look(target)
     events = found["events"]
     target = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
-    needed, free = sum(one["size"] or 0 for event in events for one in event["files"]), shutil.disk_usage(os.path.dirname(target)).free
-    if needed > free:
-        raise MirrorError(f"The stored files have {needed} bytes; {os.path.dirname(target)} has {free} free.")
+    try:
+        _repository.need_room("A mirror", sum(one["size"] or 0 for event in events for one in event["files"]), os.path.dirname(target))
+    except _repository.RepositoryError as error:
+        raise MirrorError(str(error)) from error
     mask = os.umask(0o022)
     try:
         with _beside(target) as new:

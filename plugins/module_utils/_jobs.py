@@ -176,11 +176,16 @@ def summary(jobs: list[dict[str, Any]]) -> list[str]:
 def problems(jobs: list[dict[str, Any]]) -> list[str]:
     """Return a sentence for each job whose last run failed."""
     return [
-        f"{job['name']} failed: {job['result']}, {iso(job['ended'])}; the last success was {iso(job['succeeded']) or 'never'}."
+        f"{job['name']} failed: {job['result']}, {iso(job['ended'])}; {_succeeded(job)}."
         f" journalctl --unit {job['name']} says why."
         for job in jobs
         if job["failures"]
     ]
+
+
+def _succeeded(known: Mapping[str, Any]) -> str:
+    when = iso(known.get("succeeded"))
+    return f"the last success was {when}" if when else "it has never succeeded"
 
 
 def iso(seconds: float | None) -> str:
@@ -214,7 +219,7 @@ def message(name: str, description: str, known: Mapping[str, Any], journal: str)
         f"job         {name}",
         f"began       {iso(known.get('began'))}",
         f"ended       {iso(known.get('ended'))}, after {known.get('seconds', 0):g} seconds",
-        f"failures    {known.get('failures', 1)} in a row; the last success was {iso(known.get('succeeded')) or 'never'}",
+        f"failures    {known.get('failures', 1)} in a row; {_succeeded(known)}",
         f"again       systemctl start {name}.service",
         f"more        journalctl --unit {name}.service",
         "",

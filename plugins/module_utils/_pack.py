@@ -19,12 +19,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _filestorage, _repository, _scratch, _zeo, _zeopack
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _filestorage, _repository, _repozo, _scratch, _zeo, _zeopack
 from ansible_collections.confops.indico.plugins.module_utils._backup_set import Settings
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -173,31 +172,18 @@ def _room(settings: Settings, pack: Pack) -> None:
         size = os.stat(database).st_size
         device = take(os.path.dirname(database), size - _size(f"{database}.old"))
         taken[device] -= 0 if settings.pack_keep_old else size
-        stored += _full_bytes(settings, one["name"], size)
+        path = settings.repository(one["name"])
+        stored += _repozo.stored_bytes(_repository.read(path), size, settings.compression, unknown=size) if os.path.isdir(path) else size
     take(settings.directory, stored)
-    pack.space = [
-        {"directories": places[device], "needed_bytes": needed[device], "free_bytes": shutil.disk_usage(places[device][0]).free} for device in sorted(places)
-    ]
-    for one in pack.space:
-        if one["needed_bytes"] > one["free_bytes"]:
-            where = " and ".join(one["directories"])
-            raise RepositoryError(
-                f"The pack and the full backup after it need up to {one['needed_bytes']} bytes on the file system of {where}, which has {one['free_bytes']}"
-                " free; nothing was packed."
-            )
+    for device, directories in sorted(places.items()):
+        free = _repository.need_room("A pack with the full backup after it", needed[device], *directories)
+        pack.space.append({"directories": directories, "needed_bytes": needed[device], "free_bytes": free})
 
 
 def _size(path: str) -> int:
     with contextlib.suppress(FileNotFoundError):
         return os.stat(path).st_size
     return 0
-
-
-def _full_bytes(settings: Settings, name: str, size: int) -> int:
-    """Return about what a full backup stores of a database of this size (bytes), going by the last one."""
-    path = settings.repository(name)
-    chains = [one for one in _repository.read(path).chains if not one.problems] if settings.compression != "none" and os.path.isdir(path) else []
-    return size * chains[-1].files[0].bytes // chains[-1].entries[0].end if chains else size
 
 
 def _pack_each(settings: Settings, zeo: _zeo.Settings, pack: Pack) -> list[str]:

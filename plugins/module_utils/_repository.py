@@ -23,6 +23,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import stat
 import threading
 import time
@@ -382,6 +383,19 @@ def inherit(descriptor: int, directory: str) -> None:
     if os.geteuid() == 0:
         found = os.stat(directory)
         os.fchown(descriptor, found.st_uid, found.st_gid)
+
+
+def need_room(what: str, needed: int, *directories: str, more: int = 0) -> int:
+    """Return how many bytes are free on the file system of the directories, with more, which will be. Raises RepositoryError when what needs more."""
+    free = shutil.disk_usage(directories[0]).free + more
+    if needed > free:
+        raise RepositoryError(no_room(what, needed, free, *directories))
+    return free
+
+
+def no_room(what: str, needed: int, free: int, *directories: str) -> str:
+    """Return the sentence about a file system that is too full for what begins it; needed and free are bytes."""
+    return f"{what} needs up to {needed} bytes on the file system of {' and '.join(directories)}, which has {free} free; nothing that was there has changed."
 
 
 def sync(directory: str) -> None:

@@ -203,6 +203,10 @@ def backup(path: str, repository_path: str, *, compression: str = "gzip", full: 
         with database:
             result.decision = decide(repository, database, path, state, full=full, max_incrementals=max_incrementals)
             result.last_transaction = _filestorage.ending_at(database, result.decision.end) if result.decision.end else None
+            if result.decision.kind != "nothing":
+                # How well a first one is compressed nobody knows. A disk that it fills says so, and what was there stays.
+                needed = stored_bytes(repository, result.decision.end - result.decision.start, compression, unknown=0)
+                _repository.need_room(f"The {result.decision.kind} backup", needed, repository_path)
             if result.decision.kind != "nothing" and not check:
                 try:
                     _store(result, database, path, repository, state, compression)
@@ -210,6 +214,14 @@ def backup(path: str, repository_path: str, *, compression: str = "gzip", full: 
                     raise RepositoryError(_explain(error, repository_path, result.decision)) from error
         result.seconds = time.monotonic() - began
         return result
+
+
+def stored_bytes(repository: Repository, size: int, compression: str, unknown: int) -> int:
+    """Return about what a backup stores of so many bytes of a database, compressed as well as the last full one; unknown when there is none."""
+    if compression == "none":
+        return size
+    chains = [chain for chain in repository.chains if not chain.problems]
+    return size * chains[-1].files[0].bytes // chains[-1].entries[0].end if chains else unknown
 
 
 def _as_repaired(repository: Repository, repaired: list[str]) -> Repository:
@@ -225,10 +237,7 @@ def _as_repaired(repository: Repository, repaired: list[str]) -> Repository:
 def _explain(error: OSError, repository_path: str, decision: Decision) -> str:
     if error.errno == errno.ENOSPC:
         free = shutil.disk_usage(repository_path).free
-        return (
-            f"The file system of {repository_path} is full ({free} bytes free): the {decision.kind} backup reads {decision.end - decision.start} bytes."
-            " Nothing that was there has changed."
-        )
+        return _repository.no_room(f"The {decision.kind} backup", decision.end - decision.start, free, repository_path)
     return f"The {decision.kind} backup could not be written to {repository_path}: {error.strerror or error}. Nothing that was there has changed."
 
 

@@ -39,6 +39,7 @@ from ansible_collections.confops.indico.plugins.module_utils._filestorage import
 from ansible_collections.confops.indico.plugins.module_utils._history import Cut, Record, Wanted
 from ansible_collections.confops.indico.plugins.module_utils._repository import Repository, RepositoryError
 
+_RESTORED = "The restored database"
 _READ_FOR_LAST = 64 * 2**20  # a file of up to these bytes is read in advance to tell the newest transaction
 
 
@@ -197,9 +198,8 @@ def plan(request: Request) -> Plan:
         chosen.content = False
         return chosen
     chosen.needed_bytes = chosen.bytes
-    chosen.free_bytes = shutil.disk_usage(os.path.dirname(target)).free + sum(os.lstat(path).st_blocks * 512 for path in _unfinished(target))
-    if chosen.free_bytes < chosen.needed_bytes:
-        raise RepositoryError(_full(target, chosen.needed_bytes, chosen.free_bytes))
+    unfinished = sum(os.lstat(path).st_blocks * 512 for path in _unfinished(target))
+    chosen.free_bytes = _repository.need_room(_RESTORED, chosen.needed_bytes, os.path.dirname(target), more=unfinished)
     with contextlib.suppress(FileNotFoundError), open(f"{target}.lock", "rb", opener=_not_a_link) as lock:
         try:
             _lock(lock.fileno(), target)
@@ -327,10 +327,6 @@ def _equal(chosen: Plan) -> bool:
     return True
 
 
-def _full(target: str, needed: int, free: int) -> str:
-    return f"The file system of {os.path.dirname(target)} has {free} bytes free; the restored database needs {needed}. Nothing has changed."
-
-
 # The run
 
 
@@ -356,7 +352,8 @@ def restore(request: Request, *, check: bool = False) -> Result:
 
 def _explain(error: OSError, target: str, needed: int) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _full(target, needed, shutil.disk_usage(os.path.dirname(target)).free)
+        directory = os.path.dirname(target)
+        return _repository.no_room(_RESTORED, needed, shutil.disk_usage(directory).free, directory)
     name = f" ({error.filename})" if error.filename else ""
     return f"{target} could not be restored: {error.strerror or error}{name}. Nothing has changed."
 

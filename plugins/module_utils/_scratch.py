@@ -54,9 +54,7 @@ def newest(settings: Settings, plan: Plan, what: str) -> None:
     if not plan.storages:
         raise RepositoryError(f"Set {plan.set} holds no transaction of any storage.")
     plan.needed_bytes = sum(one["bytes"] for one in plan.storages) + _RESERVE
-    plan.free_bytes = shutil.disk_usage(os.path.dirname(settings.drill_directory)).free
-    if plan.needed_bytes > plan.free_bytes:
-        raise RepositoryError(f"{what} of set {plan.set} needs {plan.needed_bytes} bytes; {settings.drill_directory} has {plan.free_bytes} free.")
+    plan.free_bytes = _repository.need_room(f"{what} of set {plan.set}", plan.needed_bytes, os.path.dirname(settings.drill_directory))
 
 
 def _chain(settings: Settings, told: dict[str, Any], stamp: str) -> str:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from ansible_collections.confops.indico.plugins.module_utils import _repository
+
 _MODE = re.compile(r"0?[0-7]{4}\Z")  # four, since an unquoted 0640 comes as the number 416
 _DEFAULT_MODE = {"directory": "0755", "file": "0644"}
 
@@ -39,6 +41,7 @@ class Entry:
     mode: int | None = None
     validate: list[str] = field(default_factory=list)
     hidden: bool = False
+    hidden_lines: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -79,6 +82,7 @@ def entry(declared: dict[str, Any]) -> Entry:
         mode=int(mode, 8) if mode is not None and state in _DEFAULT_MODE else None,
         validate=declared.get("validate") or [],
         hidden=bool(declared.get("hidden")),
+        hidden_lines=declared.get("hidden_lines") or [],
     )
 
 
@@ -120,7 +124,10 @@ def _text(content: bytes) -> str:
 
 
 def _shown(one: Entry, content: bytes) -> str:
-    return "content: hidden\n" if one.hidden else _text(content)
+    if one.hidden:
+        return "content: hidden\n"
+    lines = _text(content).splitlines(keepends=True)
+    return "".join(next((f"{start}hidden\n" for start in one.hidden_lines if line.startswith(start)), line) for line in lines)
 
 
 def _found_content(path: str, kind: str) -> bytes:
@@ -305,7 +312,7 @@ def apply(changes: list[Change]) -> None:
             _set_attributes(one.path, one, 0)
         else:
             _replace(one)
-        _sync(os.path.dirname(one.path))
+        _repository.sync(os.path.dirname(one.path))
 
 
 def _set_attributes(path: str, one: Entry, flags: int) -> None:
@@ -332,11 +339,3 @@ def _replace(one: Entry) -> None:
                 os.fsync(stream.fileno())
             _set_attributes(new, one, 0)
         os.replace(new, one.path)
-
-
-def _sync(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -55,6 +55,11 @@ options:
         description: Whether the diff leaves out what the file holds and held. O(secrets) hides the new password of a file, not the one that it replaces.
         type: bool
         default: false
+      hidden_lines:
+        description: How lines begin of which the diff shows no more than that. As O(entries[].hidden), for a file whose other lines are worth a look.
+        type: list
+        elements: str
+        default: []
   stage:
     description: Directory of which a copy is made, with the new state applied, for O(validate).
     type: str
@@ -157,6 +162,7 @@ def main() -> None:
                     "mode": {"type": "str"},
                     "validate": {"type": "list", "elements": "str", "default": []},
                     "hidden": {"type": "bool", "default": False},
+                    "hidden_lines": {"type": "list", "elements": "str", "default": []},
                 },
             },
             "stage": {"type": "str"},

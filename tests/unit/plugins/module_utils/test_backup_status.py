@@ -251,5 +251,5 @@ def test_a_drill_needs_space(site: _backup_set.Settings, monkeypatch: pytest.Mon
     make_set(site)
     size = Path(site.database("main")).stat().st_size
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
-    with pytest.raises(RepositoryError, match=f"needs {size + 2**20} bytes; {site.drill_directory} has 1000 free."):
+    with pytest.raises(RepositoryError, match=f"needs up to {size + 2**20} bytes on the file system of .*, which has 1000 free;"):
         _drill.run(site, check=True)

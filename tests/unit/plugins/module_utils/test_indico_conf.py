@@ -6,9 +6,12 @@ import ast
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.confops.indico.plugins.module_utils import _indico_conf
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.lib.command import REPOSITORY
 
 _ADDRESSES = ("DBConnectionParams", "SmtpServer")
 _LEVELS = ("SanitizationLevel", "CSRFLevel")
@@ -224,3 +227,9 @@ def test_secrets_are_listed_as_given_and_as_the_file_spells_them() -> None:
 
 def test_secrets_of_a_wrong_configuration_are_listed_too() -> None:
     assert _indico_conf.secrets({"SmtpPassword": 3, "AuthenticatorList": "nonsense", "Nope": None}) == []
+
+
+def test_the_role_hides_the_lines_with_secrets() -> None:
+    variables = yaml.safe_load((REPOSITORY / "roles/indico/vars/main.yml").read_text(encoding="utf-8"))
+    (lines,) = [one["hidden_lines"] for one in variables["__indico_tree"] if "hidden_lines" in one]
+    assert lines == [f"{key} =" for key in _indico_conf.SECRETS]

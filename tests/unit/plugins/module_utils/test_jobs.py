@@ -94,7 +94,7 @@ def test_the_table_says_what_starts_each_and_when(settings: _jobs.Settings, tmp_
     assert [line.split("  ")[0] for line in lines] == ["job", "indico-backup", "indico-clean", "indico-disk"]
     assert "exit code 1" in lines[1] and "never ran" in lines[2] and "running" in lines[3] and lines[3].endswith("nothing")
     assert _jobs.problems([backup, clean, disk]) == [
-        "indico-backup failed: exit code 1, 2026-11-28T00:00:00Z; the last success was never. journalctl --unit indico-backup says why."
+        "indico-backup failed: exit code 1, 2026-11-28T00:00:00Z; it has never succeeded. journalctl --unit indico-backup says why."
     ]
     assert 'indico_job_failures{instance_name="indico",unit="indico-backup"} 1\n' in _jobs.metrics("indico", [backup, clean, disk])
 

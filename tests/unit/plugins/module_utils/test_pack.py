@@ -33,6 +33,7 @@ from ansible_collections.confops.indico.plugins.module_utils._repository import 
 
 from tests.unit.storage import Storage
 
+UNCHANGED = "nothing that was there has changed."
 KEPT = 5  # transactions that the servers of these tests leave
 HOSTILE = {"window_days": None, "keep_daily": 1, "keep_chains_min": 1}  # keeps nothing beside the newest verified chain
 
@@ -332,7 +333,7 @@ def test_no_pack_without_room(site: Site, monkeypatch: pytest.MonkeyPatch, keep_
     free = needed - 1
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": free}))
     places = " and ".join([str(Path(site.database(name)).parent) for name in ("main", "rooms")] + [site.settings.directory])
-    sentence = f"The pack and the full backup after it need up to {needed} bytes on the file system of {places}, which has {free} free; nothing was packed."
+    sentence = f"A pack with the full backup after it needs up to {needed} bytes on the file system of {places}, which has {free} free; {UNCHANGED}"
     assert site.refusal(check=True) == sentence
     assert site.refusal() == sentence
     assert unpacked(site, "rooms")

@@ -12,6 +12,7 @@ import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -284,10 +285,25 @@ def test_a_full_disk_leaves_what_was_there(site: Site, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(_repozo, "_write", full)
-        with pytest.raises(RepositoryError, match=r"is full \(\d+ bytes free\): the incremental backup reads \d+ bytes\. Nothing that was there has changed\."):
+        with pytest.raises(RepositoryError, match=r"The incremental backup needs up to \d+ bytes on .*, which has \d+ free; nothing that was there has changed\.$"):
             site.backup(compression="none")
     assert site.names() == before
     assert site.restored(tmp_path / "out.fs") == content
+
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+def test_a_backup_without_room_is_not_begun(site: Site, monkeypatch: pytest.MonkeyPatch, compression: str) -> None:
+    """How small the first one will be nobody knows, unless nothing is compressed."""
+    site.storage.add(3)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=10))
+    if compression == "gzip":
+        site.backup(compression=compression)
+        site.storage.add(3)
+    before = site.names()
+    for check in (True, False):
+        with pytest.raises(RepositoryError, match=r"^The (full|incremental) backup needs up to \d+ bytes on the file system of .*, which has 10 free; nothing"):
+            site.backup(compression=compression, check=check)
+    assert site.names() == before
 
 
 @pytest.mark.parametrize("compression", ["gzip", "none"])

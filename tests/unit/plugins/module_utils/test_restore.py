@@ -731,7 +731,8 @@ def test_too_little_space(chain: World, monkeypatch: pytest.MonkeyPatch) -> None
     needed = chain.path.stat().st_size
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
     assert chain.refused() == (
-        f"The file system of {chain.target.parent} has {needed - 1} bytes free; the restored database needs {needed}. Nothing has changed."
+        f"The restored database needs up to {needed} bytes on the file system of {chain.target.parent}, which has {needed - 1} free;"
+        " nothing that was there has changed."
     )
     assert chain.restore(tid=chain.all[2]).plan.needed_bytes == 4 + 3 * 431
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
@@ -753,7 +754,7 @@ def test_a_disk_that_fails_while_it_is_written(chain: World, monkeypatch: pytest
         written.append(data)
 
     monkeypatch.setattr(_restore, "_put", put)
-    with pytest.raises(RepositoryError, match="bytes free; the restored database needs" if error != errno.EIO else "Input/output error. Nothing has changed"):
+    with pytest.raises(RepositoryError, match="The restored database needs up to" if error != errno.EIO else "Input/output error. Nothing has changed"):
         chain.restore()
     assert written
     assert everything(chain.directory) == before

@@ -630,6 +630,15 @@ def test_a_hidden_file_is_in_no_diff(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert f.exists() is bool(content)
 
 
+def test_of_a_hidden_line_the_diff_has_the_beginning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    f = tmp_path / "f"
+    f.write_text("Password = 'hunter2'\nPort = 1\n")
+    (difference,) = module(capsys, {"path": f, "content": "Password = 'hunter3'\nPort = 2\n", "hidden_lines": ["Password ="]})["diff"]
+    assert difference["before"] == "Password =hidden\nPort = 1\n"
+    assert difference["after"] == "Password =hidden\nPort = 2\n"
+    assert f.read_text() == "Password = 'hunter3'\nPort = 2\n"
+
+
 def test_the_module_reports_what_it_could_not_validate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = {"path": tmp_path / "f", "content": "", "validate": [MISSING, "{}"]}
     assert module(capsys, one, _ansible_check_mode=True)["not_validated"] == [f"{tmp_path}/f"]
