@@ -129,7 +129,7 @@ def test_old_things_go_and_nobody_is_logged_out(site: Site, member: Browser, tmp
     again = site.play(playbook=PLAYBOOK)
     assert again.returncode == 0, again.output
     assert again.changed == {}
-    assert site.play().changed == {}, "a role's directory is gone, or is not as it was"
+    assert site.play("--tags", "indico,zeo").changed == {}, "a role's directory is gone, or is not as it was"
     site.run(" ".join(["rm", *links, *(f"{site.prefix}/{name}" for name in stays)]))
 
 

@@ -28,7 +28,8 @@ def succeeded(run: Run) -> Run:
 def opened(site: Site) -> Iterator[None]:
     """Whatever a test ends with, the site is open for the next one."""
     yield
-    site.play(playbook=PLAYBOOK, state="off")
+    if site.shell().file(f"{site.prefix}/etc/maintenance/on").exists:
+        site.play(playbook=PLAYBOOK, state="off")
 
 
 def paths_of_the_site(visitor: Browser) -> list[str]:
@@ -74,7 +75,7 @@ def test_maintenance_is_on_until_it_is_off(site: Site, visitor: Browser, opened:
 
     # A run of site.yml leaves it on, with something to do and without.
     site.run(f"touch {site.prefix}/etc/logging.conf")
-    assert succeeded(site.play("--tags", "indico,web,scheduler")).touched() == ["apache2.service"]
+    assert succeeded(site.play("--tags", "web,scheduler")).touched() == ["apache2.service"]
     assert succeeded(site.play("--check", "--tags", "web,scheduler")).changed == {}
     check_closed(visitor, paths)
     assert not is_running(site)
@@ -99,7 +100,6 @@ def test_maintenance_is_on_until_it_is_off(site: Site, visitor: Browser, opened:
     assert [visitor.get(path).status_code for path in paths] == [200] * 4
     site.wait_for_unit(SCHEDULER)
     assert succeeded(site.play(playbook=PLAYBOOK, state="off")).changed == {}
-    assert succeeded(site.play("--tags", "web,scheduler")).changed == {}
 
 
 def status_from_the_host(site: Site, forwarded: str) -> str:
