@@ -103,8 +103,8 @@ KINDS = [
     Kind(
         "offline_mirror",
         [r"\bofflineMirror(?:\.sh|\.py)?\b"],
-        "playbooks/offline_mirror.yml, started when a mirror is wanted",
-        "it mirrors every day whether somebody wants it or not, and says nothing of pages that it could not read",
+        "playbooks/offline_mirror.yml, or role cron with cron_mirror_target",
+        "it says nothing of pages that it could not read",
         program=r"offlineMirror(\.sh|\.py)?",
         own=r"offlineMirror(?:\.sh|\.py)?",
     ),
