@@ -176,8 +176,7 @@ def summary(jobs: list[dict[str, Any]]) -> list[str]:
 def problems(jobs: list[dict[str, Any]]) -> list[str]:
     """Return a sentence for each job whose last run failed."""
     return [
-        f"{job['name']} failed: {job['result']}, {iso(job['ended'])}; {_succeeded(job)}."
-        f" journalctl --unit {job['name']} says why."
+        f"{job['name']} failed: {job['result']}, {iso(job['ended'])}; {_succeeded(job)}. journalctl --unit {job['name']} says why."
         for job in jobs
         if job["failures"]
     ]

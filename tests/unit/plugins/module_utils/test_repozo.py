@@ -285,7 +285,9 @@ def test_a_full_disk_leaves_what_was_there(site: Site, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(_repozo, "_write", full)
-        with pytest.raises(RepositoryError, match=r"The incremental backup needs up to \d+ bytes on .*, which has \d+ free; nothing that was there has changed\.$"):
+        with pytest.raises(
+            RepositoryError, match=r"The incremental backup needs up to \d+ bytes on .*, which has \d+ free; nothing that was there has changed\.$"
+        ):
             site.backup(compression="none")
     assert site.names() == before
     assert site.restored(tmp_path / "out.fs") == content
