@@ -633,6 +633,7 @@ def test_a_hidden_file_is_in_no_diff(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_of_a_hidden_line_the_diff_has_the_beginning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     f = tmp_path / "f"
     f.write_text("Password = 'hunter2'\nPort = 1\n")
+    f.chmod(0o644)
     (difference,) = module(capsys, {"path": f, "content": "Password = 'hunter3'\nPort = 2\n", "hidden_lines": ["Password ="]})["diff"]
     assert difference["before"] == "Password =hidden\nPort = 1\n"
     assert difference["after"] == "Password =hidden\nPort = 2\n"
