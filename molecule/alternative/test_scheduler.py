@@ -217,7 +217,7 @@ def test_metrics(site: Site) -> None:
 def test_a_failed_task_tells_why_and_is_requeued(site: Site, tmp_path: Path) -> None:
     failed = wait_for(site, "BrokenTask", "failed", seconds=150)
     assert failed["error"] == "no luck today"
-    status = site.play(playbook="playbooks/status.yml", status_file=str(tmp_path / "status.json"))
+    status = site.play(playbook="playbooks/status.yml", report_file=str(tmp_path / "status.json"))
     assert status.failures == [f"1 tasks failed, such as BrokenTask ({failed['number']}): no luck today."]
     assert json.loads((tmp_path / "status.json").read_text())[site.name]["scheduler"]["counts"]["failed"] == 1
     assert manage(site, "tasks requeue --dry-run")["steps"] == [f"BrokenTask ({failed['number']}): runs again"]
