@@ -1,7 +1,7 @@
-# `make help` lists the targets. Python packages live in ~/.cache/confops, one environment for each state of the lock files.
+# `make help` lists the targets. Python packages live in ~/.cache/confops, one environment for each state of the lock files and of lab/venv.
 SHELL := /bin/sh
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/confops
-lock = $(shell sha256sum $(1) | cut -c 1-12)
+lock = $(shell cat lab/venv $(1) | sha256sum | cut -c 1-12)
 run_env := $(cache)/venv-run-$(call lock,requirements/run.txt)
 dev_env := $(cache)/venv-dev-$(call lock,requirements/dev.txt)
 run := env PATH="$(run_env)/bin:$$PATH"
@@ -11,7 +11,7 @@ S ?= default
 export LC_ALL := C.UTF-8
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help prepare demo down clean-lab venv test check lint unit sanity scenario bench-converge bench-backup bench-cache lock
+.PHONY: help prepare demo down clean-lab venv test check lint unit sanity scenario bench-converge bench-backup bench-cache bench-deploy lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -66,11 +66,14 @@ bench-cache: packages := wrk
 bench-cache: prepare $(dev_env)/.complete ## requests per second with each cache, on a host of its own or INVENTORY=...
 	@$(dev) python -m tests.bench_cache
 
+bench-deploy: prepare $(dev_env)/.complete ## how long a roll-out takes, HOSTS="1 2 4" applications
+	@$(dev) python -m tests.bench_deploy
+
 lock: ## pin the newest versions that requirements/*.in allow
 	@for set in run dev zodb5 zodb6; do uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --upgrade requirements/$$set.in --output-file requirements/$$set.txt; done
 
-# Their names tell of the lock file, so its date does not matter.
+# Their names tell of the lock file and of what made them, so no date matters.
 $(cache)/venv-run-%/.complete:
 	@sh lab/venv $(@D) requirements/run.txt
 $(cache)/venv-dev-%/.complete:

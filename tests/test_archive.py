@@ -46,7 +46,9 @@ def test_archive(installed: Path, tmp_path: Path) -> None:
     use(installed, "confops.indico.site", tmp_path, ANSIBLE_CONFIG=None, ANSIBLE_COLLECTIONS_PATH=str(installed))
 
 
-@pytest.mark.parametrize("kept_out", ["ansible.cfg", "collections", "inventories", "lab", "molecule", "requirements", "site.yml", "tests"])
+@pytest.mark.parametrize(
+    "kept_out", ["ansible.cfg", "awx", "collections", "execution-environment.yml", "inventories", "lab", "molecule", "requirements", "site.yml", "tests"]
+)
 def test_archive_leaves_the_project_out(archive: Path, kept_out: str) -> None:
     with tarfile.open(archive) as stream:
         names = stream.getnames()

@@ -107,7 +107,7 @@ def test_old_things_go_and_nobody_is_logged_out(site: Site, member: Browser, tmp
     predicted = site.play("--check", playbook=PLAYBOOK, report_file=str(report))
     foretold = numbers(predicted, report)
     assert listing(site) == before
-    assert predicted.changed.keys() == {"Clean up", "Write the data to a file on the controller"}
+    assert predicted.changed.keys() == {"Clean up", "Report | Write it to a file on the controller"}
     assert f"{site.prefix}/tmp/IndicoOld" in predicted.diff()
 
     done = site.play(playbook=PLAYBOOK, report_file=str(report))

@@ -80,7 +80,7 @@ def test_maintenance_is_on_until_it_is_off(site: Site, visitor: Browser, opened:
     check_closed(visitor, paths)
     assert not is_running(site)
 
-    status = succeeded(site.play(playbook="playbooks/status.yml", status_file=str(tmp_path / "status.json")))
+    status = succeeded(site.play(playbook="playbooks/status.yml", report_file=str(tmp_path / "status.json")))
     assert "visitors get 503 and the scheduler pauses" in status.output
     seen = json.loads((tmp_path / "status.json").read_text())[site.name]
     assert (seen["maintenance"]["retry_after"], seen["page"]["status"], seen["problems"]) == (1800, 503, [])

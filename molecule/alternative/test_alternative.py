@@ -60,8 +60,10 @@ def test_status_says_when_indico_looks_elsewhere_for_the_rooms(site: Site) -> No
 
 
 def test_names_follow_the_instance(site: Site) -> None:
-    units = site.run("systemctl list-units --plain --no-legend 'events-*' | cut -d ' ' -f 1").split()
-    assert sorted(units) == [
+    units = set(site.run("systemctl list-units --plain --no-legend 'events-*' | cut -d ' ' -f 1").split())
+    # what a timer starts is listed only while it runs
+    by_timer = {unit.replace(".timer", ".service") for unit in units if unit.endswith(".timer")}
+    assert sorted(units - by_timer) == [
         "events-redis.service",
         "events-scheduler-metrics.timer",
         "events-scheduler.service",

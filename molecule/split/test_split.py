@@ -69,7 +69,7 @@ def test_nothing_else_is_open(site: Site, ports: set[int]) -> None:
 
 
 def test_status_covers_both_hosts(tmp_path: Path) -> None:
-    run = WEB.play(playbook="playbooks/status.yml", status_file=str(tmp_path / "status.json"))
+    run = WEB.play(playbook="playbooks/status.yml", report_file=str(tmp_path / "status.json"))
     assert run.returncode == 0, run.output
     text = (tmp_path / "status.json").read_text()
     assert '"adb1": {' in text and '"web1": {' in text

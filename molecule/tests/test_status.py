@@ -14,7 +14,7 @@ PLAYBOOK = "playbooks/status.yml"
 def test_status_tells_what_runs_and_how_large_it_is(site: Site, member: Browser, tmp_path: Path) -> None:
     member.create_meeting("Seen by status", category="2")
     written = site.run("date -u +%Y-%m-%dT%H:%M")
-    run = site.play(playbook=PLAYBOOK, status_file=str(tmp_path / "status.json"))
+    run = site.play(playbook=PLAYBOOK, report_file=str(tmp_path / "status.json"))
     assert run.returncode == 0, run.output
     seen = json.loads((tmp_path / "status.json").read_text())[site.name]
     assert seen["releases"]["current"]["path"] == site.run(f"readlink -f {site.prefix}/current")
@@ -26,7 +26,7 @@ def test_status_tells_what_runs_and_how_large_it_is(site: Site, member: Browser,
     assert seen["storages"][0]["last_transaction"]["time"] >= written
     assert seen["page"]["status"] == 200
     assert seen["sizes"]["archive"] > 10_000
-    assert run.changed.keys() <= {"Write the data to a file on the controller"}
+    assert run.changed.keys() <= {"Report | Write it to a file on the controller"}
 
 
 def test_status_fails_when_something_does_not_run(site: Site) -> None:

@@ -166,7 +166,8 @@ class _Sweep:
         def judge(place: tuple[str, ...], descriptor: int) -> str:
             return self._young(os.fstat(descriptor), self.rules.min_age_hours * 3600) if _TEMPORARY.match(place[0]) else "other name"
 
-        self._walk(kind, ("tmp",), judge, skip=lambda _place: True)
+        for top in (("tmp",), ("tmp", "shared")):
+            self._walk(kind, top, judge, skip=lambda _place: True)
         return kind
 
     def logs(self) -> Kind:

@@ -124,8 +124,8 @@ def run(settings: Settings, *, check: bool = False) -> Drill:
             if check:
                 return drill
             _restore_set(settings, drill, scratch)
-        with _servers(settings, drill, scratch) as ports:
-            found = _look(settings, drill, scratch, {name: _zeo.Server(f"127.0.0.1:{port}") for name, port in ports.items()}, restored=True)
+        with serve(settings, drill, scratch) as ports:
+            found = look(settings, drill, scratch, {name: _zeo.Server(f"127.0.0.1:{port}") for name, port in ports.items()}, restored=True)
         drill.counts, drill.opened = found["counts"], found["opened"]
         if found["broken"]:
             raise RepositoryError(f"Set {drill.set} is restored, but Indico cannot open all of it: {' '.join(found['broken'][:3])}")
@@ -155,7 +155,7 @@ def _restore_set(settings: Settings, drill: Drill, scratch: str) -> None:
 
 
 @contextlib.contextmanager
-def _servers(settings: Settings, drill: Drill, scratch: str) -> Iterator[dict[str, int]]:
+def serve(settings: Settings, drill: Drill, scratch: str, *, writable: bool = False) -> Iterator[dict[str, int]]:
     """Serve the restored databases; yield the port of each."""
     processes: list[subprocess.Popen[bytes]] = []
     ports: dict[str, int] = {}
@@ -165,7 +165,8 @@ def _servers(settings: Settings, drill: Drill, scratch: str) -> Iterator[dict[st
             place = os.path.join(scratch, one["name"])
             configuration, log = os.path.join(place, "zeo.conf"), os.path.join(place, "zeo.log")
             with open(configuration, "w", encoding="ascii") as stream:
-                stream.write(f"<zeo>\n  address 127.0.0.1:{port}\n</zeo>\n<filestorage 1>\n  path {place}/Data.fs\n  read-only true\n</filestorage>\n")
+                storage = f"<filestorage 1>\n  path {place}/Data.fs\n  read-only {str(not writable).lower()}\n</filestorage>\n"
+                stream.write(f"<zeo>\n  address 127.0.0.1:{port}\n</zeo>\n{storage}")
             command = [*_indico.as_user(_scratch.USER), os.path.join(settings.prefix, "zeo/bin/runzeo"), "-C", configuration]
             with open(log, "wb") as output:
                 os.fchmod(output.fileno(), 0o600)
@@ -202,13 +203,18 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, storage: str, log: st
     raise RepositoryError(f"The ZEO server cannot open the restored storage {storage} (exit code {process.returncode}): {last}")
 
 
-def _look(settings: Settings, drill: Drill, scratch: str, servers: dict[str, _zeo.Server], *, restored: bool) -> dict[str, Any]:
-    """Have Indico's code count, and open a sample of what it counts. The living databases are opened as of the set's transactions."""
+def conf(main: _zeo.Server, scratch: str) -> dict[str, Any]:
+    """Return a configuration with which Indico opens the databases of a server and writes to the scratch directory only."""
+    login = {"DBUserName": main.username, "DBPassword": main.password, "DBRealm": main.realm} if main.username else {}
+    return {"DBConnectionParams": main.place(), **login, **dict.fromkeys(_DIRECTORIES, scratch)}
+
+
+def look(settings: Settings, drill: Drill, scratch: str, servers: dict[str, _zeo.Server], *, restored: bool) -> dict[str, Any]:
+    """Have Indico's code count, and open a sample of what it counts. The living databases are opened as of the set's transactions, unless restored."""
     tids = {one["name"]: None if restored else one["tid"] for one in drill.storages}
     main, rooms = servers["main"], servers.get("rooms")
-    login = {"DBUserName": main.username, "DBPassword": main.password, "DBRealm": main.realm} if main.username else {}
     arguments = {
-        "conf": {"DBConnectionParams": main.place(), **login, **dict.fromkeys(_DIRECTORIES, scratch)},
+        "conf": conf(main, scratch),
         "tid": tids["main"],
         "rooms": [rooms.place(), tids["rooms"], _login(rooms)] if rooms and "rooms" in tids else None,
         "seed": drill.set,
@@ -241,7 +247,7 @@ def _compare_files(settings: Settings, drill: Drill, paths: list[str]) -> None:
 
 def _compare_live(settings: Settings, drill: Drill, scratch: str) -> None:
     try:
-        found = _look(settings, drill, scratch, _zeo.read_settings(settings.zeo_settings).servers, restored=False)
+        found = look(settings, drill, scratch, _zeo.read_settings(settings.zeo_settings).servers, restored=False)
     except _zeo.ZeoError as error:
         raise RepositoryError(str(error)) from error
     if "packed" in found:

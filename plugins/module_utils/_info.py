@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -32,6 +33,7 @@ def look(
     found = releases(prefix)
     return {
         "releases": found,
+        "deployment": read_json(os.path.join(prefix, "releases", ".lock")) or None,
         "packages": packages(found.get("current", found.get("zeo", {"path": prefix}))["path"]),
         "debian_packages": debian_packages(),
         "units": states(units),
@@ -51,13 +53,41 @@ def packages(release: str) -> dict[str, str]:
 
 
 def releases(prefix: str) -> dict[str, Any]:
-    """Return, for the links current (the application) and zeo (the servers): the release's name, path and main package's version."""
+    """Return, for the links current (the application) and zeo (the servers): the release's name, path and main package's version.
+
+    Of one that says where it came from, also that (source, commit, patches, extra_packages, built), and who deployed it and when, if somebody did.
+    """
     found = {}
     for link, package in _RELEASES.items():
         path = os.path.realpath(os.path.join(prefix, link))
         if os.path.isdir(path):
-            found[link] = {"name": os.path.basename(path), "path": path, "version": packages(path).get(package)}
+            manifest, deployed = read_json(os.path.join(path, "manifest.json")), read_json(os.path.join(path, "deployed.json"))
+            known: dict[str, Any] = {key: manifest[key] for key in ("source", "commit", "patches", "extra_packages", "built") if key in manifest}
+            if deployed:
+                known["deployed"] = {key: deployed.get(key) for key in ("action", "who", "where", "ended", "from")}
+            found[link] = {"name": os.path.basename(path), "path": path, "version": packages(path).get(package), **known}
     return found
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """Return what a file holds, empty when there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            found = json.load(stream)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def origin(release: dict[str, Any]) -> str:
+    """Return where a release came from and who brought it, for people; empty for one that does not say so."""
+    parts = [f"commit {release['commit'][:12]} of {release['source']}"] if release.get("commit") else []
+    parts += [f"with {', '.join(patch['name'] for patch in release['patches'])}"] if release.get("patches") else []
+    parts += [f"and {', '.join(release['extra_packages'])}"] if release.get("extra_packages") else []
+    if "deployed" in release:
+        did = release["deployed"]
+        parts.append(f"{'rolled back to' if did['action'] == 'rollback' else 'deployed'} by {did['who']} at {did['where']} {did['ended']}")
+    return ", ".join(parts)
 
 
 def debian_packages() -> dict[str, str]:
@@ -150,22 +180,27 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 def page(url: str, public_url: str, timeout: float) -> dict[str, Any]:
     """Ask for a page on this host under the name that browsers use. Return url, status (None without an answer), seconds, and error."""
+    return fetch(url, public_url, timeout)[0]
+
+
+def fetch(url: str, public_url: str, timeout: float) -> tuple[dict[str, Any], bytes]:
+    """Ask for a page as page() does, and return its content, too."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is this very host, under an address that no certificate names
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _Stay)
     scheme, _slashes, host = public_url.partition("://")
     request = urllib.request.Request(url, headers={"Host": host.split("/")[0], "X-Forwarded-Proto": scheme})  # noqa: S310 (the caller's own)
     start = time.monotonic()
-    status, error = None, None
+    status, error, content = None, None, b""
     try:
         with opener.open(request, timeout=timeout) as answer:
-            answer.read()
+            content = answer.read()
             status = answer.status
     except urllib.error.HTTPError as answer:
         status = answer.code
     except OSError as problem:
         error = str(problem)
-    return {"url": url, "status": status, "seconds": round(time.monotonic() - start, 3), "error": error}
+    return {"url": url, "status": status, "seconds": round(time.monotonic() - start, 3), "error": error}, content
 
 
 def problems(info: dict[str, Any]) -> list[str]:
@@ -188,7 +223,12 @@ def problems(info: dict[str, Any]) -> list[str]:
 
 def summary(info: dict[str, Any]) -> list[str]:
     """Return the same for people, a line for each thing."""
-    lines = [f"{_RELEASES[link]} {one['version']} in {one['path']}" for link, one in info["releases"].items()] or ["nothing is installed here"]
+    lines = [", ".join(filter(None, [f"{_RELEASES[link]} {one['version']} in {one['path']}", origin(one)])) for link, one in info["releases"].items()] or [
+        "nothing is installed here"
+    ]
+    if info.get("deployment"):
+        began = info["deployment"]
+        lines.append(f"{began.get('who')} at {began.get('where')} is at the releases since {began.get('began')} ({began.get('action')} {began.get('release')})")
     lines += [", ".join(f"{name} {version}" for name, version in info["debian_packages"].items())] if info["debian_packages"] else []
     if info["maintenance"]:
         lines.append(f"maintenance is on since {info['maintenance']['since']}: visitors get 503 and the scheduler pauses")

@@ -35,7 +35,17 @@ _DERIVED = {
     "BaseURL": "indico_base_url",
     "BaseSecureURL": "indico_base_url",
     **dict.fromkeys(
-        ("ConfigurationDir", "DocumentationDir", "HtdocsDir", "LogDir", "ArchiveDir", "BinDir", "UploadedFilesTempDir", "XMLCacheDir"),
+        (
+            "ConfigurationDir",
+            "DocumentationDir",
+            "HtdocsDir",
+            "LogDir",
+            "ArchiveDir",
+            "BinDir",
+            "UploadedFilesTempDir",
+            "UploadedFilesSharedTempDir",
+            "XMLCacheDir",
+        ),
         "indico_prefix",
     ),
 }
@@ -381,13 +391,57 @@ def _administrators(indico_admins: list[Any]) -> Iterator[str]:
             yield f"{who} has a password that is the login or the address."
 
 
-def _certificate(web_tls: str, web_tls_certificate: str, web_tls_key: str) -> Iterator[str]:
-    if web_tls == "provided":
-        for name, text in (("web_tls_certificate", web_tls_certificate), ("web_tls_key", web_tls_key)):
+def _pair(variable: str, tls: str, certificate: str, key: str) -> Iterator[str]:
+    if tls == "provided":
+        for name, text in ((f"{variable}_certificate", certificate), (f"{variable}_key", key)):
             if "-----BEGIN" not in text:
-                yield f"{name} holds no PEM text; web_tls: provided needs it."
-    elif web_tls_key:
-        yield f"web_tls_key is given, but web_tls is {web_tls}; set it to provided."
+                yield f"{name} holds no PEM text; {variable}: provided needs it."
+    elif key:
+        yield f"{variable}_key is given, but {variable} is {tls}; set it to provided."
+
+
+def _certificate(web_tls: str, web_tls_certificate: str, web_tls_key: str) -> Iterator[str]:
+    yield from _pair("web_tls", web_tls, web_tls_certificate, web_tls_key)
+
+
+def _balancer_certificate(loadbalancer_tls: str, loadbalancer_tls_certificate: str, loadbalancer_tls_key: str) -> Iterator[str]:
+    yield from _pair("loadbalancer_tls", loadbalancer_tls, loadbalancer_tls_certificate, loadbalancer_tls_key)
+
+
+def _balancer(
+    loadbalancer_listen_addresses: list[str], loadbalancer_http_port: Any, loadbalancer_https_port: Any, loadbalancer_address: str, web_address: str
+) -> Iterator[str]:
+    if not loadbalancer_listen_addresses:
+        yield "loadbalancer_listen_addresses names none; nobody would reach the site."
+    for number, address in enumerate(loadbalancer_listen_addresses):
+        if not _address(address):
+            yield f"loadbalancer_listen_addresses[{number}] is {address!r}; it must be an IP address, or 0.0.0.0 or :: for all."
+    for variable, port in (("loadbalancer_http_port", loadbalancer_http_port), ("loadbalancer_https_port", loadbalancer_https_port)):
+        if not 0 < int(port) < 65536:
+            yield f"{variable} is {port}; a port is a number from 1 to 65535."
+    if int(loadbalancer_http_port) == int(loadbalancer_https_port):
+        yield f"loadbalancer_https_port is {loadbalancer_https_port}, which loadbalancer_http_port has already."
+    for variable, host in (("loadbalancer_address", loadbalancer_address), ("web_address", web_address)):
+        if not re.fullmatch("[A-Za-z0-9._-]+", host):
+            yield f"{variable} is {host!r}; it must be a host name or an IPv4 address, without a port."
+
+
+def _balancer_amounts(
+    loadbalancer_max_connections: Any, loadbalancer_check_interval: Any, loadbalancer_drain_timeout: Any, loadbalancer_admit_timeout: Any
+) -> Iterator[str]:
+    for variable, value in dict(locals()).items():
+        if int(value) < 1:
+            yield f"{variable} is {value}; it must be 1 or more."
+
+
+def _sharing(indico_shared_mounts: list[Any], indico_cache_backend: str, indico_uid: Any) -> Iterator[str]:
+    paths = [mount["path"] for mount in indico_shared_mounts]
+    for path in sorted({path for path in paths if paths.count(path) > 1}):
+        yield f"indico_shared_mounts names {path} more than once."
+    if "cache" in paths and indico_cache_backend != "files":
+        yield f"indico_shared_mounts has cache, but indico_cache_backend is {indico_cache_backend}: what remains in that directory each host has for itself."
+    if not 0 <= int(indico_uid) < 65534:
+        yield f"indico_uid is {indico_uid}; it must be a number below 65534, or 0 to leave it to the host."
 
 
 def _plain_path(variable: str, path: str) -> Iterator[str]:
@@ -544,6 +598,43 @@ def _rotation(logrotate_keep: Any, logrotate_dated_days: Any, logrotate_max_size
         yield f"logrotate_mail is {logrotate_mail!r}; it must be one address."
 
 
+def _build(indico_version: str, indico_source: str, indico_patches: list[str], indico_packages: list[str]) -> Iterator[str]:
+    if not indico_source and indico_version != "1.2.2":
+        yield (
+            f"indico_version is {indico_version}, which nobody has published for this collection: the package is 1.2.2."
+            " A branch, a tag or a commit needs indico_source, the git repository that has it."
+        )
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*", indico_version) or ".." in indico_version:
+        yield f"indico_version is {indico_version!r}; it must be a branch, a tag or a commit of letters, digits, dots, hyphens, underscores and slashes."
+    if re.match("-|.*\\s", indico_source):
+        yield f"indico_source is {indico_source!r}; it must be the URL of a git repository, or its path on the builder, without blanks."
+    elif re.match("[a-z+]+://[^/@]*:[^/@]*@", indico_source):
+        yield "indico_source holds a password, which would stand in every release; let the builder have a key or a credential helper, and leave it out."
+    names = [os.path.basename(path) for path in indico_patches]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"indico_patches has two files of the name {name}; a release lists them by their names."
+    for path in indico_patches:
+        if not os.path.isfile(path):
+            yield f"indico_patches has {path}, which is no file on the controller."
+    for line in indico_packages:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*( +--hash=sha256:[0-9a-f]{64})*", line):
+            yield f"indico_packages has {line!r}; each must be a name and a version such as indico-plugin==1.0, with --hash=sha256:... behind it or not."
+    if len({"--hash" in line for line in indico_packages}) > 1:
+        yield "indico_packages has lines with --hash and lines without; give it for all of them or for none."
+
+
+def _deployments(indico_keep_releases: Any, indico_health_count: Any, indico_health_seconds: Any) -> Iterator[str]:
+    for variable, value in dict(locals()).items():
+        if int(value) < 1:
+            yield f"{variable} is {value}; it must be 1 or more."
+
+
+def _pages(indico_health_path: str, indico_warm_paths: list[str]) -> Iterator[str]:
+    for variable, path in [("indico_health_path", indico_health_path), *(("indico_warm_paths", path) for path in indico_warm_paths)]:
+        if not re.fullmatch(r"/[!-~]*", path):
+            yield f"{variable} has {path!r}; a page begins with a slash and follows indico_base_url."
+
+
 CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _storage_names,
     _ports,
@@ -564,6 +655,10 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _configuration,
     _administrators,
     _certificate,
+    _balancer_certificate,
+    _balancer,
+    _balancer_amounts,
+    _sharing,
     _backups,
     _metrics,
     _tasks,
@@ -581,6 +676,9 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _copy_amounts,
     _pull_keys,
     _rotation,
+    _build,
+    _deployments,
+    _pages,
 )
 
 

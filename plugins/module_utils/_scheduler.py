@@ -253,6 +253,17 @@ def run():
         steps.append('%s (%d): runs now' % (called(task), number))
     return {'steps': steps}
 
+def forget(index, entry):
+    'As unindex_obj(), which raises when the index misses one of the times at which something ended.'
+    for when in list(index._rev_index.get(entry.getUniqueId(), ())):
+        there = index._fwd_index.get(when)
+        if there is not None and entry in there:
+            there.remove(entry)
+            index._fwd_index[when] = there
+            index._gc_entry(when)
+    del index._rev_index[entry.getUniqueId()]
+    index._num_objs.change(-1)
+
 def requeue():
     steps, found = [], set()
     running, ready = set(map(key, module.getRunningList())), set(map(key, waiting()))
@@ -260,7 +271,7 @@ def requeue():
         task = task_of(entry)
         if arguments['numbers'] and task.getId() not in arguments['numbers']:
             continue
-        module.getFailedIndex().unindex_obj(entry)
+        forget(module.getFailedIndex(), entry)
         if task.getId() in found:
             continue
         found.add(task.getId())
@@ -284,7 +295,7 @@ def delete():
         indexed = [(index, entry) for index in indexes for _when, entry in entries(index) if task_of(entry) is task]
         for index, entry in indexed:
             if index.has_obj(entry):
-                index.unindex_obj(entry)
+                forget(index, entry)
         if [one for one in waiting() + list(module.getRunningList()) if one is task] and not [one for one in spooled('del') if one is task]:
             Client().dequeue(task)
         elif indexed:
@@ -305,7 +316,7 @@ def purge():
             if removed == arguments['batch'] and not arguments['check']:
                 left += 1
                 continue
-            index.unindex_obj(entry)
+            forget(index, entry)
             removed += 1
             task = task_of(entry)
             if task is not entry:

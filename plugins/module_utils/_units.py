@@ -11,7 +11,15 @@ import time
 from dataclasses import dataclass, field
 
 _SYSTEM = "/etc/systemd/system"
-_PROPERTIES = ("LoadState", "UnitFileState", "ActiveState", "NeedDaemonReload", "InactiveExitTimestampMonotonic", "NRestarts")
+_PROPERTIES = (
+    "LoadState",
+    "UnitFileState",
+    "ActiveState",
+    "NeedDaemonReload",
+    "InactiveExitTimestampMonotonic",
+    "StateChangeTimestampMonotonic",
+    "NRestarts",
+)
 
 
 class UnitError(Exception):
@@ -20,12 +28,16 @@ class UnitError(Exception):
 
 @dataclass
 class Unit:
-    """A declared unit. configuration holds the paths that it reads when it starts; one that another unit starts has run false; an absent one is to go."""
+    """A declared unit. configuration holds the paths that it reads when it starts; one that another unit starts has run false; an absent one is to go.
+
+    With reload it reads them on a reload too, so only its own file makes a restart necessary.
+    """
 
     name: str
     configuration: list[str] = field(default_factory=list)
     run: bool = True
     absent: bool = False
+    reload: bool = False
 
 
 @dataclass
@@ -34,17 +46,18 @@ class Decision:
 
     unit: Unit
     present: bool
-    reload: bool = False
+    reload: bool = False  # systemd reads its files
     enable: bool = False
     start: bool = False
     restart: bool = False
+    renew: bool = False  # it reads its configuration, and goes on
     stop: bool = False
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
-        return self.enable or self.start or self.restart or self.stop or self.reload
+        return self.enable or self.start or self.restart or self.renew or self.stop or self.reload
 
     def diff(self) -> dict[str, str]:
         return {
@@ -61,6 +74,11 @@ def _systemctl(*arguments: str) -> str:
     if done.returncode != 0:
         raise UnitError(f"systemctl {' '.join(arguments)} failed (exit code {done.returncode}): {(done.stdout + done.stderr).strip()}")
     return done.stdout
+
+
+def stop(name: str) -> None:
+    """Stop a unit. Raises UnitError."""
+    _systemctl("stop", name)
 
 
 def show(names: list[str], properties: tuple[str, ...] = _PROPERTIES) -> list[dict[str, str]]:
@@ -121,10 +139,14 @@ def decide(unit: Unit, state: dict[str, str], now: float, monotonic: float, pend
         decision.before.append(f"state: {state['ActiveState']}")
         decision.after.append("state: active")
         return decision
-    # When it began to start, which is before it read anything.
-    started = now - monotonic + int(state["InactiveExitTimestampMonotonic"]) / 1e6
-    stale = list(dict.fromkeys(newer(unit.configuration, started, now) + announced))
-    if stale or decision.reload:
+    # When it began to start, which is before it read anything, or ended its last reload.
+    since = state["StateChangeTimestampMonotonic" if unit.reload else "InactiveExitTimestampMonotonic"]
+    stale = list(dict.fromkeys(newer(unit.configuration, now - monotonic + int(since) / 1e6, now) + announced))
+    if stale and unit.reload and not decision.reload:
+        decision.renew = True
+        decision.before.append(f"state: read its configuration before {', '.join(stale)} changed")
+        decision.after.append("state: reloaded")
+    elif stale or decision.reload:
         decision.restart = True
         decision.before.append(f"state: started before {', '.join(stale) or 'its unit file'} changed")
         decision.after.append("state: restarted")
@@ -165,11 +187,14 @@ def apply(decisions: list[Decision], settle: float) -> None:
     enable = [decision.unit.name for decision in decisions if decision.enable]
     if enable:
         _systemctl("enable", *enable)
-    touched = [decision.unit.name for decision in decisions if decision.start or decision.restart]
+    renewed = [decision.unit.name for decision in decisions if decision.renew]
+    touched = [decision.unit.name for decision in decisions if decision.start or decision.restart] + renewed
     if not touched:
         return
     try:
-        _systemctl("restart", *touched)
+        for verb, names in (("restart", touched[: len(touched) - len(renewed)]), ("reload", renewed)):
+            if names:
+                _systemctl(verb, *names)
     except UnitError as error:
         raise UnitError(f"{error}\n{_journal(touched)}") from error
     restarts = [_restarts(state) for state in show(touched)]  # not earlier: a restart sets the counter to 0

@@ -17,6 +17,9 @@ options:
     description: File on the host that role P(confops.indico.backup#role) writes.
     type: path
     default: /opt/indico/etc/backup.json
+  directory:
+    description: Directory of the sets and repositories, instead of the one that O(settings) names. It may be a copy of another instance's.
+    type: path
 attributes:
   check_mode:
     support: full
@@ -54,9 +57,11 @@ from ansible_collections.confops.indico.plugins.module_utils import _backup_set,
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={"settings": {"type": "path", "default": "/opt/indico/etc/backup.json"}}, supports_check_mode=True)
+    options = {"settings": {"type": "path", "default": "/opt/indico/etc/backup.json"}, "directory": {"type": "path"}}
+    module = AnsibleModule(argument_spec=options, supports_check_mode=True)
     try:
         settings = _backup_set.read_settings(module.params["settings"])
+        settings.directory = module.params["directory"] or settings.directory
         module.exit_json(changed=False, directory=settings.directory, sets=_backup_set.manifests(settings))
     except _repository.RepositoryError as error:
         module.fail_json(msg=str(error))

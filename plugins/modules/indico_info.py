@@ -95,10 +95,17 @@ problems:
   elements: str
   sample: [apache2.service is failed (failed).]
 releases:
-  description: The application's release (C(current)) and the servers' (C(zeo)), those that exist here, with name, path and version.
+  description: >-
+    The application's release (C(current)) and the servers' (C(zeo)), those that exist here, with name, path and version. The application's also tells where it
+    came from (C(source), C(commit), C(patches), C(extra_packages), C(built)) and, when a deployment brought it, who did that and when (C(deployed)).
   returned: success
   type: dict
   sample: {current: {name: 1.2.2-069b0b698e20, path: /opt/indico/releases/1.2.2-069b0b698e20, version: 1.2.2}}
+deployment:
+  description: Who is deploying or rolling back (who, where, began, action, release), null when nobody is.
+  returned: success
+  type: dict
+  sample: null
 packages:
   description: The Python packages of the application's release, or of the servers' where there is no other, and their versions.
   returned: success

@@ -42,6 +42,12 @@ options:
           - With it, O(units[].run) and O(units[].configuration) say nothing.
         type: bool
         default: false
+      reload:
+        description:
+          - Whether it reads its O(units[].configuration) on a reload too, and so is reloaded where another one is restarted.
+          - A change of its unit file restarts it all the same.
+        type: bool
+        default: false
   pending:
     description:
       - Paths that earlier tasks of this run changed, as RV(confops.indico.tree#module:changed_paths) lists them.
@@ -89,6 +95,12 @@ restarted:
   elements: str
   returned: success
   sample: [indico-zeo@main.service]
+reloaded:
+  description: Units that had read an older configuration, and go on with the new one.
+  type: list
+  elements: str
+  returned: success
+  sample: [indico-loadbalancer.service]
 stopped:
   description: Units that ran though they are no longer declared.
   type: list
@@ -119,6 +131,7 @@ def main() -> None:
                     "configuration": {"type": "list", "elements": "str", "default": []},
                     "run": {"type": "bool", "default": True},
                     "absent": {"type": "bool", "default": False},
+                    "reload": {"type": "bool", "default": False},
                 },
             },
             "pending": {"type": "list", "elements": "str", "default": []},
@@ -136,6 +149,7 @@ def main() -> None:
         changed=any(decision.changed for decision in decisions),
         started=[decision.unit.name for decision in decisions if decision.start],
         restarted=[decision.unit.name for decision in decisions if decision.restart],
+        reloaded=[decision.unit.name for decision in decisions if decision.renew],
         stopped=[decision.unit.name for decision in decisions if decision.stop],
         enabled=[decision.unit.name for decision in decisions if decision.enable],
         diff=[decision.diff() for decision in decisions if decision.changed],

@@ -27,7 +27,7 @@ class Run:
 
     def touched(self) -> list[str]:
         """Return the paths and units that the collection's modules changed, in order."""
-        kinds = ("changed_paths", "stopped", "enabled", "started", "restarted")
+        kinds = ("changed_paths", "stopped", "enabled", "started", "restarted", "reloaded")
         results = [result for results in self.changed.values() for result in results]
         return [name for result in results for name in dict.fromkeys(name for kind in kinds for name in result.get(kind, []))]
 

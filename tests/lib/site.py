@@ -79,9 +79,9 @@ class Site:
         """Return a new visitor, who comes through a proxy where the site expects one."""
         address = self.variables["lab_address"]
         if self.variables.get("web_tls") == "none":
-            public = self.variables["indico_base_url"]
+            public = self.variables.get("indico_base_url") or f"https://{self.variables['indico_server_name']}"
             headers = {"Host": urlsplit(public).netloc, "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
-            base_url = f"http://{address}:{self.variables['web_http_port']}{urlsplit(public).path}"
+            base_url = f"http://{address}:{self.variables.get('web_http_port', 80)}{urlsplit(public).path}"
             return Browser(base_url, headers=headers, public_url=public)
         return Browser(f"https://{address}", str(self.certificate))
 

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,14 @@ settings.load_profile("confops")
 
 
 @pytest.fixture(autouse=True)
-def modules_are_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here they share one: ansible keeps warnings for all of it and, once a test has loaded its controller side, prints them instead."""
+def modules_are_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Here they share one: ansible keeps warnings for all of it and, once a test has loaded its controller side, prints them instead; and one umask."""
     monkeypatch.setattr(_internal, "is_controller", False)
     _warnings._global_warnings.clear()
+    umask = os.umask(0o022)
+    os.umask(umask)
+    yield
+    os.umask(umask)
 
 
 @pytest.fixture(scope="session")

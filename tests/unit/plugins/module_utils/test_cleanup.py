@@ -166,11 +166,11 @@ def test_temporary_files_go_by_name_and_age(instance: Instance) -> None:
         instance.file("tmp/egg-cache/MarkupSafe.egg-tmp/Indico.so.tmp", 900 * DAY),
         instance.file("tmp/mako_modules/IndicoPage.tmp", 90 * DAY),
     ]
-    go = [instance.file("tmp/IndicoOld", 4 * HOUR), instance.file("tmp/tmpAbcIndico.tmp", 4 * HOUR)]
+    go = [instance.file("tmp/shared/IndicoUpload", 4 * HOUR), instance.file("tmp/IndicoOld", 4 * HOUR), instance.file("tmp/tmpAbcIndico.tmp", 4 * HOUR)]
     found = instance.clean("tmp")["tmp"]
     assert [path.exists() for path in stay] == [True] * 6
-    assert [path.exists() for path in go] == [False] * 2
-    assert found == {"files": 2, "bytes": 200, "directories": 0, "kept": {"too young": 1, "other name": 3}}
+    assert [path.exists() for path in go] == [False] * 3
+    assert found == {"files": 3, "bytes": 300, "directories": 0, "kept": {"too young": 1, "other name": 3}}
     assert instance.clean("tmp", min_age_hours=1)["tmp"]["files"] == 1
 
 

@@ -48,6 +48,18 @@ def test_summary() -> None:
     ]
 
 
+def test_summary_of_what_was_deployed() -> None:
+    deployed = {"action": "deploy", "who": "ada", "where": "control1", "ended": "2026-01-02T03:04:05Z", "from": "1.2.2-000"}
+    known = {"source": "/srv/indico.git", "commit": "7c2a3f0b1f7f0f", "patches": [{"name": "a.patch"}], "extra_packages": ["plugin==1.0"], "deployed": deployed}
+    current = {**GOOD["releases"]["current"], **known}
+    lock = {"who": "bruno", "where": "control2", "began": "2026-01-02T03:05:00Z", "action": "rollback", "release": "1.2.2-000"}
+    assert _info.summary({**GOOD, "releases": {"current": current}, "deployment": lock})[:2] == [
+        "indico 1.2.2 in /opt/indico/releases/1.2.2-abc, commit 7c2a3f0b1f7f of /srv/indico.git, with a.patch, and plugin==1.0,"
+        " deployed by ada at control1 2026-01-02T03:04:05Z",
+        "bruno at control2 is at the releases since 2026-01-02T03:05:00Z (rollback 1.2.2-000)",
+    ]
+
+
 def test_summary_of_an_empty_host() -> None:
     nothing = {"releases": {}, "debian_packages": {}, "units": [], "storages": [], "page": None, "maintenance": None, "sizes": {}}
     empty = {**nothing, "file_system": GOOD["file_system"]}
@@ -126,7 +138,9 @@ def test_sizes_count_what_is_there(tmp_path: Path) -> None:
     assert list(found) == ["archive"]
     assert 100_000 <= found["archive"] < 150_000
     assert _info.sizes(str(tmp_path / "nowhere")) == {}
-    assert _info.file_system(str(tmp_path / "nowhere/at/all")) == _info.file_system(str(tmp_path))
+    nowhere, here = (_info.file_system(str(path)) for path in (tmp_path / "nowhere/at/all", tmp_path))
+    assert nowhere["total_bytes"] == here["total_bytes"]  # what is free changes all the time
+    assert 0 < nowhere["free_bytes"] < here["total_bytes"]
 
 
 @pytest.fixture

@@ -28,6 +28,9 @@ GOOD: dict[str, Any] = {
     "python2_builder": "host1",
     "python2_cache": "/home/operator/.cache/confops/wheelhouse",
     "indico_admins": [ADMIN],
+    "loadbalancer_address": "10.0.0.1",
+    "loadbalancer_server": "app1",
+    "web_address": "10.0.0.2",
     "cron_mail_from": "indico@indico.example.org",
 }
 FACTS = {"distribution": "Debian", "distribution_major_version": "11", "python_version": "3.9.2"}
@@ -190,8 +193,26 @@ def storage(name: str, port: Any, **more: Any) -> dict[str, Any]:
 
 MAIN = storage("main", 9675)
 REDIS = {"indico_cache_backend": "redis", "indico_redis_password": "sixteen-letters_~"}
+MOUNT = {"path": "archive", "src": "nfs:/archive"}
 MAIL = {"mail_relay_host": "mail.example.org", "mail_relay_user": "indico", "mail_relay_password": "p: $#"}
+SOURCE = {"indico_source": "/srv/indico.git"}
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"indico_version": "fix-1234"}, "indico_version is fix-1234, which nobody has published for this collection: the package is 1.2.2."),
+    ({"indico_version": "../x", **SOURCE}, "indico_version is '../x'; it must be a branch, a tag or a commit of letters,"),
+    ({"indico_version": "-x", **SOURCE}, "indico_version is '-x'; it must be a branch, a tag or a commit of letters,"),
+    ({"indico_source": "--upload-pack=x"}, "indico_source is '--upload-pack=x'; it must be the URL of a git repository, or its path on the builder"),
+    ({"indico_source": "/srv/my indico"}, "indico_source is '/srv/my indico'; it must be the URL of a git repository, or its path on the builder"),
+    ({"indico_source": "https://ada:secret@git.example.org/indico"}, "indico_source holds a password, which would stand in every release;"),
+    ({"indico_patches": ["/nowhere/a.patch"]}, "indico_patches has /nowhere/a.patch, which is no file on the controller."),
+    ({"indico_patches": [__file__, __file__]}, "indico_patches has two files of the name test_preflight.py; a release lists them by their names."),
+    ({"indico_packages": ["plugin"]}, "indico_packages has 'plugin'; each must be a name and a version such as indico-plugin==1.0,"),
+    ({"indico_packages": ["-r x"]}, "indico_packages has '-r x'; each must be a name and a version"),
+    ({"indico_packages": ["a==1", "b==1 --hash=sha256:" + "0" * 64]}, "indico_packages has lines with --hash and lines without;"),
+    ({"indico_keep_releases": 0}, "indico_keep_releases is 0; it must be 1 or more."),
+    ({"indico_health_count": 0}, "indico_health_count is 0; it must be 1 or more."),
+    ({"indico_health_seconds": 0}, "indico_health_seconds is 0; it must be 1 or more."),
+    ({"indico_health_path": "x"}, "indico_health_path has 'x'; a page begins with a slash and follows indico_base_url."),
+    ({"indico_warm_paths": ["/", "/a b"]}, "indico_warm_paths has '/a b'; a page begins with a slash and follows indico_base_url."),
     ({"indico_storages": []}, "indico_storages has no storage named main; Indico opens that one."),
     ({"indico_storages": [storage("rooms", 9676)]}, "indico_storages has no storage named main; Indico opens that one."),
     ({"indico_storages": [MAIN, storage("main", 9676)]}, "indico_storages names main more than once."),
@@ -383,6 +404,24 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         ({"indico_conf": {key: "/x"}}, f"indico_conf.{key} is derived; set indico_prefix instead.")
         for key in ("ConfigurationDir", "DocumentationDir", "HtdocsDir", "LogDir", "ArchiveDir", "BinDir", "UploadedFilesTempDir", "XMLCacheDir")
     ),
+    ({"loadbalancer_listen_addresses": []}, "loadbalancer_listen_addresses names none; nobody would reach the site."),
+    ({"loadbalancer_listen_addresses": ["10.0.0.1", "lb1"]}, "loadbalancer_listen_addresses[1] is 'lb1'; it must be an IP address, or 0.0.0.0 or :: for all."),
+    ({"loadbalancer_https_port": 80}, "loadbalancer_https_port is 80, which loadbalancer_http_port has already."),
+    ({"loadbalancer_http_port": 0}, "loadbalancer_http_port is 0; a port is a number from 1 to 65535."),
+    ({"loadbalancer_address": "10.0.0.1:80"}, "loadbalancer_address is '10.0.0.1:80'; it must be a host name or an IPv4 address, without a port."),
+    ({"web_address": "http://app1"}, "web_address is 'http://app1'; it must be a host name or an IPv4 address, without a port."),
+    ({"loadbalancer_tls": "provided", "loadbalancer_tls_key": PEM}, "loadbalancer_tls_certificate holds no PEM text; loadbalancer_tls: provided needs it."),
+    ({"loadbalancer_tls_key": PEM}, "loadbalancer_tls_key is given, but loadbalancer_tls is selfsigned; set it to provided."),
+    *(
+        ({f"loadbalancer_{name}": 0}, f"loadbalancer_{name} is 0; it must be 1 or more.")
+        for name in ("max_connections", "check_interval", "drain_timeout", "admit_timeout")
+    ),
+    ({"indico_shared_mounts": [MOUNT, MOUNT]}, "indico_shared_mounts names archive more than once."),
+    (
+        {**REDIS, "indico_shared_mounts": [{**MOUNT, "path": "cache"}]},
+        "indico_shared_mounts has cache, but indico_cache_backend is redis: what remains in that directory each host has for itself.",
+    ),
+    ({"indico_uid": -1}, "indico_uid is -1; it must be a number below 65534, or 0 to leave it to the host."),
     ({"indico_conf": {"DBConnectionParams": ["x", 1]}}, "indico_conf.DBConnectionParams is derived; set indico_zeo_host and indico_storages instead."),
     ({"indico_conf": {"BaseURL": "https://x"}}, "indico_conf.BaseURL is derived; set indico_base_url instead."),
     ({"indico_conf": {"BaseSecureURL": "https://x"}}, "indico_conf.BaseSecureURL is derived; set indico_base_url instead."),

@@ -25,13 +25,14 @@ if [ "$1" = is-enabled ]; then cat on-disk 2>/dev/null || echo enabled; fi
 _JOURNALCTL = """#!/bin/sh
 echo "journal of $*"
 """
-_SHOW = "C show --property LoadState,UnitFileState,ActiveState,NeedDaemonReload,InactiveExitTimestampMonotonic,NRestarts --"
+_SHOW = f"C show --property {','.join(_units._PROPERTIES)} --"
 GOOD = {
     "LoadState": "loaded",
     "UnitFileState": "enabled",
     "ActiveState": "active",
     "NeedDaemonReload": "no",
     "InactiveExitTimestampMonotonic": "5000000",
+    "StateChangeTimestampMonotonic": "5000000",
     "NRestarts": "0",
 }
 NOT_FOUND = {"LoadState": "not-found", "UnitFileState": "", "ActiveState": "inactive", "NeedDaemonReload": "no", "InactiveExitTimestampMonotonic": "0"}
@@ -86,7 +87,7 @@ def decide(configuration: list[str] | None = None, **state: str) -> _units.Decis
 
 
 def acts(decision: _units.Decision) -> set[str]:
-    return {name for name in ("reload", "enable", "start", "restart", "stop") if getattr(decision, name)}
+    return {name for name in ("reload", "enable", "start", "restart", "renew", "stop") if getattr(decision, name)}
 
 
 # One decision
@@ -389,6 +390,7 @@ def test_the_module_checks_runs_and_then_has_nothing_to_do(systemd: Systemd, tmp
         "changed": True,
         "started": ["c.service"],
         "restarted": ["b.service"],
+        "reloaded": [],
         "stopped": [],
         "enabled": ["c.service"],
         "diff": [
@@ -396,7 +398,31 @@ def test_the_module_checks_runs_and_then_has_nothing_to_do(systemd: Systemd, tmp
             {"before": "state: not-found\n", "after": "state: active\n"},
         ],
     }
-    assert again == {"changed": False, "started": [], "restarted": [], "stopped": [], "enabled": [], "diff": []}
+    assert again == {"changed": False, "started": [], "restarted": [], "reloaded": [], "stopped": [], "enabled": [], "diff": []}
+
+
+def test_what_reads_on_a_reload_is_reloaded(systemd: Systemd, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    started = int((time.clock_gettime(time.CLOCK_MONOTONIC) - 60) * 1e6)
+    running = {**GOOD, "InactiveExitTimestampMonotonic": str(started), "StateChangeTimestampMonotonic": str(started)}
+    reloaded = {**running, "StateChangeTimestampMonotonic": str(started + 60 * 10**6)}
+    stale = touch(tmp_path / "conf", time.time() - 30)
+    declared = {"name": "a.service", "configuration": [stale], "reload": True}
+
+    systemd.answer([running], [running], [running])
+    ran = module(capsys, declared)
+    assert systemd.calls() == ["show a.service", "reload a.service", *["show a.service"] * 2]
+    assert (ran["changed"], ran["reloaded"], ran["restarted"]) == (True, ["a.service"], [])
+    assert ran["diff"][0]["before"] == f"state: read its configuration before {stale} changed\n"
+    assert ran["diff"][0]["after"] == "state: reloaded\n"
+    systemd.answer([reloaded])
+    assert module(capsys, declared)["changed"] is False
+    systemd.calls()
+
+    # Its own file is systemd's affair.
+    systemd.answer([{**running, "NeedDaemonReload": "yes"}], [running], [running])
+    ran = module(capsys, declared)
+    assert (ran["reloaded"], ran["restarted"]) == ([], ["a.service"])
+    assert "restart a.service" in systemd.calls()
 
 
 def test_the_module_fails_with_the_sentence_and_the_journal(systemd: Systemd, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def test_found_removed_and_no_longer_run(site: Site, crontab: str, tmp_path: Pat
     before = state(site)
     run, found = look(site, report)
     assert state(site) == before
-    assert run.changed.keys() == {"Write the data to a file on the controller"}
+    assert run.changed.keys() == {"Report | Write it to a file on the controller"}
     in_mine = [one for one in found if one["file"] == mine]
     assert [one["kind"] for one in in_mine] == [*KINDS, "other", "tmp"]
     assert [one["kind"] for one in in_mine if not one["certain"]] == ["disk_space", "other", "other"]
@@ -111,7 +111,7 @@ def test_found_removed_and_no_longer_run(site: Site, crontab: str, tmp_path: Pat
 
     after = state(site)
     again, found = look(site, report, remove="all")
-    assert again.changed.keys() <= {"Write the data to a file on the controller"}
+    assert again.changed.keys() <= {"Report | Write it to a file on the controller"}
     assert [one["kind"] for one in found] == ["disk_space", "other", "other"]
 
     # What is not certain goes when it is named, and what went before is nothing that fails.
