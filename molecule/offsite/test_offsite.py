@@ -118,6 +118,17 @@ def test_root_at_the_source_cannot_take_away_what_was_pulled() -> None:
     assert pulled()["ok"]
 
 
+def test_playbooks_that_look_at_every_host_look_at_this_one_too(tmp_path: Path) -> None:
+    """It has no Python 2.7, and Debian 12 has none to install."""
+    for playbook in ("status", "disk_space", "old_crontabs"):
+        report = tmp_path / f"{playbook}.json"
+        run = SOURCE.play(playbook=f"playbooks/{playbook}.yml", report_file=str(report))
+        assert run.returncode == 0, run.output
+        assert set(json.loads(report.read_text())) == {"source1", "vault1"}
+    file_systems = json.loads((tmp_path / "disk_space.json").read_text())["vault1"]["file_systems"]
+    assert "copies of backups" in [name for one in file_systems for name in one["holds"]]
+
+
 def test_a_source_that_is_away_or_another_is_named() -> None:
     SOURCE.run("systemctl stop ssh.socket 2>/dev/null; mv /etc/ssh/ssh_host_ed25519_key /tmp/key && mv /etc/ssh/ssh_host_ed25519_key.pub /tmp/key.pub")
     SOURCE.run("ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key && systemctl restart ssh")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _crontab, _drill, _pack
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _crontab, _drill, _pack, _repository
 from ansible_collections.confops.indico.plugins.module_utils._backup_status import Limits
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -54,8 +54,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(settings: _backup_set.Settings, options: argparse.Namespace) -> int:
-    done = _backup_set.run(settings, who=_who(), why=options.why, full=options.full)
+    done = _backup_set.run(settings, who=_who(), why=options.why, full=options.full, patience=_patience(options))
     return _report(done.line(), done.warnings)
+
+
+def _patience(options: argparse.Namespace) -> float:
+    """Return the seconds to wait for another run: a person is told at once who is at work, a job has time."""
+    return _repository.PATIENCE if options.scheduled else 0.0
 
 
 def _who() -> str:
@@ -68,7 +73,7 @@ def _run_drill(settings: _backup_set.Settings, _options: argparse.Namespace) -> 
 
 
 def _run_pack(settings: _backup_set.Settings, options: argparse.Namespace) -> int:
-    done = _pack.run(settings, days=options.days, who=_who(), patient=options.scheduled)
+    done = _pack.run(settings, days=options.days, who=_who(), patience=_patience(options))
     return _report(done.line(), done.warnings)
 
 

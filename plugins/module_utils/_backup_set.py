@@ -124,12 +124,12 @@ def _stamps(settings: Settings) -> list[str]:
     return []
 
 
-def run(settings: Settings, *, who: str, why: str, full: bool = False, check: bool = False) -> Outcome:
+def run(settings: Settings, *, who: str, why: str, full: bool = False, check: bool = False, patience: float = 0.0) -> Outcome:
     """Make a backup set, unless nothing was committed since the last one, and remove what the policy does not keep.
 
-    who and why go into the manifest. Raises RepositoryError; what went wrong is in the status file too.
+    who and why go into the manifest; patience: seconds to wait for another run. Raises RepositoryError; what went wrong is in the status file too.
     """
-    with _repository.lock(settings.directory):
+    with _repository.lock(settings.directory, patience):
         return run_locked(settings, who=who, why=why, full=settings.storages if full else (), check=check)
 
 

@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _indico, _scratch
+from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _indico, _repository, _scratch
 from ansible_collections.confops.indico.plugins.module_utils._backup_set import Settings
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -221,7 +221,7 @@ def run(settings: Settings, *, allow_dangling: int = 0, check: bool = False) -> 
     python = os.path.join(settings.prefix, "zeo", "bin", "python")
     try:
         with _scratch.directory(settings.drill_directory, act=not check) as scratch:
-            with _scratch.locked(settings):
+            with _repository.lock(settings.directory, _repository.PATIENCE):
                 _scratch.newest(settings, checked, "A check")
                 if not os.path.exists(python):
                     raise RepositoryError(f"There is no {python}, whose ZODB reads what is restored.")

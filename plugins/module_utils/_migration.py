@@ -89,7 +89,7 @@ def rehearse(settings: Settings, release: str, *, who: str) -> dict[str, Any]:
     _backup_set.run(settings, who=who, why=f"before the rehearsal of a migration to {release}")
     plan = _drill.Drill()
     with _scratch.directory(settings.drill_directory, act=True) as scratch:
-        with _scratch.locked(settings):
+        with _repository.lock(settings.directory, _repository.PATIENCE):
             _scratch.newest(settings, plan, "A rehearsal")
             copies = [_scratch.restore(settings, plan, one, scratch) for one in plan.storages]
         with _drill.serve(settings, plan, scratch, writable=True) as ports:
@@ -113,7 +113,7 @@ def begin(prefix: str, release: str, run: dict[str, Any]) -> None:
 def pin(settings: Settings, release: str, *, who: str) -> dict[str, Any]:
     """Make the set that a way back goes to, now that nobody writes, pin the chains that it needs, and note it. Return set, pinned, seconds."""
     began = time.monotonic()
-    with _scratch.locked(settings):
+    with _repository.lock(settings.directory, _repository.PATIENCE):
         _backup_set.run_locked(settings, who=who, why=f"before the migration to {release}")
         plan = _drill.Drill()
         _scratch.newest(settings, plan, "A way back")
@@ -131,7 +131,7 @@ def migrate(settings: Settings, release: str, *, user: str) -> dict[str, Any]:
         raise RepositoryError("No set was made to go back to, so the databases are not migrated.")
     plan = _drill.Drill()
     # The lock keeps backups and packs away, and tells that this goes on.
-    with _scratch.directory(settings.drill_directory, act=True) as scratch, _scratch.locked(settings):
+    with _scratch.directory(settings.drill_directory, act=True) as scratch, _repository.lock(settings.directory, _repository.PATIENCE):
         _scratch.newest(settings, plan, "A look at what is migrated")
         try:
             servers = _zeo.read_settings(settings.zeo_settings).servers

@@ -19,11 +19,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _filestorage, _repository, _repozo, _scratch, _zeo, _zeopack
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _filestorage, _repository, _repozo, _zeo, _zeopack
 from ansible_collections.confops.indico.plugins.module_utils._backup_set import Settings
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -81,10 +80,10 @@ def _told(one: dict[str, Any]) -> str:
     return f"{one['name']} {one['bytes_before']} to {one['bytes_after']} bytes"
 
 
-def run(settings: Settings, *, days: float | None = None, who: str = "root", patient: bool = False, check: bool = False) -> Pack:
+def run(settings: Settings, *, days: float | None = None, who: str = "root", patience: float = 0.0, check: bool = False) -> Pack:
     """Pack every storage to that many days ago, by default as the settings say; with check only say what that would do and need.
 
-    who goes into the manifests. A backup that runs is waited for when patient, otherwise it is a reason to refuse.
+    who goes into the manifests; patience: seconds to wait for a backup that runs, before it is a reason to refuse.
     Raises RepositoryError, also when one storage of several failed; what went wrong is in the status and the metrics too.
     """
     pack = Pack(settings.pack_days if days is None else days, check=check)
@@ -92,7 +91,7 @@ def run(settings: Settings, *, days: float | None = None, who: str = "root", pat
         if pack.days < 0:
             raise RepositoryError(f"days is {pack.days:g}; a pack keeps the revisions of 0 days or more.")
         zeo = _living(settings)
-        with _lock(settings, patient):
+        with _repository.lock(settings.directory, patience):
             pack.storages = [_ask(settings, zeo, pack, name, check=True) for name in settings.storages]
             _back_up(settings, pack, who)  # even without anything to pack: a pack that was killed may have left no full backup
             _room(settings, pack)
@@ -108,12 +107,6 @@ def _living(settings: Settings) -> _zeo.Settings:
         return _zeo.read_settings(settings.zeo_settings)
     except _zeo.ZeoError as error:
         raise RepositoryError(str(error)) from error
-
-
-@contextlib.contextmanager
-def _lock(settings: Settings, patient: bool) -> Iterator[None]:
-    with _scratch.locked(settings) if patient else _repository.lock(settings.directory):
-        yield
 
 
 def _ask(settings: Settings, zeo: _zeo.Settings, pack: Pack, name: str, *, check: bool) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from typing import Any, cast
 STAMP = "%Y-%m-%d-%H-%M-%S"
 STATE = "confops.json"
 _ASIDE = f"{STATE}.damaged-"  # how the names of those begin that were found damaged
+PATIENCE = 600.0  # seconds that a run waits for another one, unless a person waits for its end
 TEMPORARY = ".confops-"  # how the names of unfinished files begin
 STOCK_TEMPORARY = "tmp.tmp"  # repozo's own, always the same
 _DATA = re.compile(r"(\d{4}(?:-\d\d){5})\.(delta)?fs(z)?")
@@ -253,25 +254,34 @@ def _read_chain(chain: Chain, path: str) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: str) -> Iterator[None]:
+def lock(path: str, patience: float = 0.0) -> Iterator[None]:
     """Hold the repository against other runs of this collection on this host; the lock ends with the process, whatever ends it.
 
-    It lies on the directory itself, so no file is left. Raises RepositoryError when another process holds it.
+    It lies on the directory itself, so no file is left. Raises RepositoryError when another process still holds it after patience seconds.
     """
+    until = time.monotonic() + patience
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise RepositoryError(f"The repository {path} cannot be opened: {error.strerror}.") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            raise RepositoryError(f"The repository {path} is in use{holder(descriptor)}; nothing was done.") from error
+        while not _taken(descriptor):
+            if time.monotonic() >= until:
+                raise RepositoryError(f"The repository {path} is in use{holder(descriptor)}; nothing was done.")
+            time.sleep(1)
         yield
     finally:
         os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        return False
+    return True
 
 
 def in_use(path: str) -> bool:

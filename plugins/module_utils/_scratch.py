@@ -24,7 +24,6 @@ from ansible_collections.confops.indico.plugins.module_utils._repository import 
 
 USER = "nobody"
 _RESERVE = 2**20  # bytes for what is written beside the databases
-_PATIENCE = 600.0  # seconds to wait for a backup, or for another run in the scratch directory
 
 
 @dataclass
@@ -88,7 +87,7 @@ def directory(path: str, *, act: bool) -> Iterator[str]:
 
 def _own(path: str) -> int:
     """Return a descriptor that holds the lock on the directory, which is made when it is not there. The lock ends with the process, whatever ends that."""
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _repository.PATIENCE
     while True:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
@@ -123,16 +122,6 @@ def _empty(path: str) -> None:
                 shutil.rmtree(entry.path)
             else:
                 os.unlink(entry.path)
-
-
-@contextlib.contextmanager
-def locked(settings: Settings) -> Iterator[None]:
-    """Hold the sets, so that none is pruned meanwhile; a backup that runs is waited for. Raises RepositoryError."""
-    until = time.monotonic() + _PATIENCE
-    while _repository.in_use(settings.directory) and time.monotonic() < until:
-        time.sleep(1)
-    with _repository.lock(settings.directory):
-        yield
 
 
 def restore(settings: Settings, plan: Plan, one: dict[str, Any], scratch: str) -> str:

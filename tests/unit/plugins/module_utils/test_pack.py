@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -300,16 +301,17 @@ def test_no_backup_and_no_other_pack_while_a_pack_runs(site: Site) -> None:
 
 
 def test_a_scheduled_pack_waits_for_a_backup(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    waited: list[float] = []
+    with contextlib.ExitStack() as backup:
 
-    def busy(path: str) -> bool:
-        asked.append(path)
-        return len(asked) < 3
+        def end(seconds: float) -> None:
+            waited.append(seconds)
+            backup.close()
 
-    monkeypatch.setattr(_repository, "in_use", busy)
-    monkeypatch.setattr(_scratch.time, "sleep", lambda seconds: None)
-    assert site.pack(patient=True).changed
-    assert asked == [site.settings.directory] * 3
+        backup.enter_context(_repository.lock(site.settings.directory))
+        monkeypatch.setattr(_repository.time, "sleep", end)
+        assert site.pack(patience=10).changed
+    assert len(waited) == 1
 
 
 def test_no_pack_without_a_good_backup(site: Site) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import os
 import random
 import re
@@ -274,6 +275,25 @@ def test_the_lock_names_its_holder_and_ends_with_it(tmp_path: Path, holder: subp
         assert _repository.in_use(str(tmp_path))
     assert not _repository.in_use(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_is_waited_for(tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    def end(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            holder.kill()
+            holder.wait()
+
+    monkeypatch.setattr(_repository.time, "sleep", end)
+    with _repository.lock(str(tmp_path), 60):
+        assert len(waited) == 2
+    clock = itertools.count()
+    monkeypatch.setattr(_repository.time, "monotonic", lambda: next(clock))
+    with _repository.lock(str(tmp_path)), pytest.raises(RepositoryError, match=rf" is in use by process {os.getpid()};"), _repository.lock(str(tmp_path), 60):
+        pytest.fail("The lock was given twice.")
+    assert 50 < len(waited) < 70
 
 
 def test_the_lock_ends_with_an_error(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_two_runs_do_not_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = tmp_path / "scratch"
     path.mkdir()
     (path / "theirs").write_bytes(b"x")
-    monkeypatch.setattr(_scratch, "_PATIENCE", 0.0)
+    monkeypatch.setattr(_scratch._repository, "PATIENCE", 0.0)
     with subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout and other.stdout.readline() == "held\n"
         with (
@@ -127,7 +127,7 @@ def test_the_newest_set_is_restored_as_its_manifest_says(site: _backup_set.Setti
     assert [(one["name"], one["bytes"]) for one in plan.storages] == [(name, Path(site.database(name)).stat().st_size) for name in ("main", "rooms")]
     assert plan.needed_bytes == sum(one["bytes"] for one in plan.storages) + 2**20
     assert plan.databases() == "main to 2026-03-01T12:00:19Z, rooms to 2026-03-01T12:00:02Z"
-    with _scratch.directory(site.drill_directory, act=True) as scratch, _scratch.locked(site):
+    with _scratch.directory(site.drill_directory, act=True) as scratch:
         for one in plan.storages:
             copy = Path(_scratch.restore(site, plan, one, scratch))
             assert copy.read_bytes() == Path(site.database(one["name"])).read_bytes()
