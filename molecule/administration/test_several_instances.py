@@ -180,8 +180,8 @@ def test_nothing_but_a_copy_for_tests_is_refreshed(site: Site, summer: Site) -> 
 
 
 def test_a_copy_runs_no_scheduler(site: Site, summer: Site) -> None:
-    declare(summer, indico_staging=True)
-    silenced = summer.play("--tags", "indico,web,scheduler")
+    declare(summer, indico_staging=True, indico_cache_backend="redis", indico_redis_password="b2f6d0c4a1e8937f")
+    silenced = summer.play("--tags", "cache,indico,web,scheduler")
     assert silenced.returncode == 0 and "summer-scheduler.service" in silenced.touched(), silenced.output
     assert site.shell().run("systemctl start summer-scheduler.service").rc == 5  # there is no such unit
     assert site.run("systemctl list-units --all --plain --no-legend 'summer-scheduler*'") == ""

@@ -30,8 +30,11 @@ def main(settings_path: str, arguments: list[str]) -> int:
             return _crontab.SKIPPED
         return _VERBS[options.verb](settings, options)
     except (RepositoryError, ValueError) as error:
-        _say(f"{settings_path}: {error}" if options.verb == "check" else str(error), sys.stderr)
-        return _backup_status.UNKNOWN if options.verb == "check" else 1
+        if options.verb == "check":
+            _say(f"UNKNOWN: {error}")
+            return _backup_status.UNKNOWN
+        _say(str(error), sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

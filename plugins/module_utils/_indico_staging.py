@@ -130,7 +130,16 @@ def empty_cache():
     elif backend == 'redis':
         import redis
         for url in filter(None, (conf.getRedisCacheURL(), conf.getRedisConnectionURL())):
-            redis.StrictRedis.from_url(url).flushdb()
+            forget(redis.StrictRedis.from_url(url))
+
+def forget(client):
+    'Delete each key, since role redis takes the command away that deletes all of them at once.'
+    position = None
+    while position != 0:
+        position, keys = client.execute_command('SCAN', position or 0, 'COUNT', 1000)
+        position = int(position)
+        if keys:
+            client.delete(*keys)
 
 def work():
     steps = []

@@ -101,7 +101,7 @@ def test_a_failed_run_is_told_and_remembers_the_last_good_one(site: _backup_set.
 
 def test_without_a_run_a_check_knows_nothing(site: _backup_set.Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _backup_command.main(saved(site, tmp_path), ["check"]) == UNKNOWN
-    assert f"No run has left word in {site.directory}/status.json." in capsys.readouterr().err
+    assert capsys.readouterr().out == f"UNKNOWN: No run has left word in {site.directory}/status.json.\n"
 
 
 def test_a_run_that_is_ended_leaves_word(site: _backup_set.Settings, tmp_path: Path) -> None:
