@@ -114,7 +114,7 @@ def test_a_check_says_what_would_be_done(app: Site, apps: list[Site], before: st
     assert run.returncode == 0, run.output
     assert run.changed == {}
     for one in apps:
-        assert re.search(rf"{one.name} runs {before} and would get fix-1234-[0-9a-f]{{12}}, which is not installed there yet \(commit [0-9a-f]+\)\.", run.output)
+        assert re.search(rf"{one.name} runs {before} and would get fix-1234-[0-9a-f]{{12}}, which is not installed there yet \(commit \w+\)\.", run.output)
         assert runs(one) == before
     assert app.run(f"ls -A {app.prefix}/releases").split().count(".lock") == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.lib.browser import Browser
 from tests.lib.playbook import Run
 from tests.lib.site import Site
+from tests.lib.source import appears, start
 
 BACKUP, RESTORE, COMMAND = "playbooks/backup.yml", "playbooks/restore.yml", "/opt/indico/bin/indico-backup"
 DATABASE = "/opt/indico/db/main/Data.fs"
@@ -128,9 +130,29 @@ def test_a_site_that_does_not_come_up_is_put_back(site: Site, history: dict[str,
     run = site.play(playbook=RESTORE, confirm="indico", set=history["one"]["stamp"])
     site.run("mv /opt/indico/etc/indico.wsgi.away /opt/indico/etc/indico.wsgi")
     assert run.returncode != 0
-    assert [failure for failure in run.failures if "The data are back to where they were" in failure], run.failures
+    (said,) = [failure for failure in run.failures if "The data are back to where they were, and the services run on them." in failure]
     assert titles(site) == ["Marked one", "Marked three", "Marked two"]
     assert site.run("ls -d /opt/indico/archive/*")
+    # Visitors may have written to it while the page was asked for.
+    kept = re.search(r"What was written to the restored databases meanwhile is in (Data\.fs\.failed-[0-9-]+)\.", said)
+    assert kept and site.run(f"ls /opt/indico/db/*/{kept[1]} && rm /opt/indico/db/*/{kept[1]}")
+
+
+def test_a_killed_restore_leaves_the_site_closed(site: Site, history: dict[str, dict]) -> None:
+    site.run("rm -f /opt/indico/db/*/Data.fs*.replaced-*")
+    process = start(site, RESTORE, {"confirm": "indico", "set": history["one"]["stamp"]})
+    appears(site, '"$(ls -d /opt/indico/db/main/Data.fs.replaced-* | head -n 1)"', process)
+    os.killpg(process.pid, 9)
+    process.communicate()
+    site.run("timeout 60 sh -c \"while pgrep -f '[a]nsible|[m]itogen'; do sleep 0.5; done\"")  # what it had begun on the host ends by itself
+    site.power_cycle(warn=False)
+    site.wait_for_unit("apache2.service")
+    assert site.browser().get("/").status_code == 503
+    refused = site.play(playbook="playbooks/maintenance.yml", state="off")
+    sentence = "A restore was begun and has not ended, so what is there may be half of each. playbooks/restore.yml, run again, ends it. Nothing was done."
+    assert sentence in " ".join(refused.failures), refused.output
+    restore(site)
+    assert titles(site) == ["Marked one", "Marked three", "Marked two"]
 
 
 def test_backups_while_somebody_writes_restore_what_was_acknowledged(site: Site) -> None:

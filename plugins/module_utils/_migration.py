@@ -114,12 +114,13 @@ def pin(settings: Settings, release: str, *, who: str) -> dict[str, Any]:
     """Make the set that a way back goes to, now that nobody writes, pin the chains that it needs, and note it. Return set, pinned, seconds."""
     began = time.monotonic()
     with _repository.lock(settings.directory, _repository.PATIENCE):
+        told = _going_on(settings.prefix)
         _backup_set.run_locked(settings, who=who, why=f"before the migration to {release}")
         plan = _drill.Drill()
         _scratch.newest(settings, plan, "A way back")
         for one in plan.storages:
             _prune.prune(settings.repository(one["name"]), settings.policy(), pin=[one["chain"]])
-    _note(settings.prefix, {**_noted(settings.prefix), "set": plan.set})
+        _note(settings.prefix, {**told, "set": plan.set})
     return {"set": plan.set, "pinned": {one["name"]: one["chain"] for one in plan.storages}, "seconds": round(time.monotonic() - began, 1)}
 
 
@@ -127,11 +128,11 @@ def migrate(settings: Settings, release: str, *, user: str) -> dict[str, Any]:
     """Migrate the living databases, which nobody else may use now. Return tasks, before, after, seconds. Raises RepositoryError: then they must be restored."""
     began = time.monotonic()
     new = _at(settings, release)
-    if not _noted(settings.prefix).get("set"):
-        raise RepositoryError("No set was made to go back to, so the databases are not migrated.")
     plan = _drill.Drill()
     # The lock keeps backups and packs away, and tells that this goes on.
     with _scratch.directory(settings.drill_directory, act=True) as scratch, _repository.lock(settings.directory, _repository.PATIENCE):
+        if not _going_on(settings.prefix).get("set"):
+            raise RepositoryError("No set was made to go back to, so the databases are not migrated.")
         _scratch.newest(settings, plan, "A look at what is migrated")
         try:
             servers = _zeo.read_settings(settings.zeo_settings).servers
@@ -150,9 +151,15 @@ def migrate(settings: Settings, release: str, *, user: str) -> dict[str, Any]:
 
 
 def back(settings: Settings) -> dict[str, Any]:
-    """Return what was noted of a migration that has not ended, nothing when there is none. Raises RepositoryError while it goes on."""
+    """Return what was noted of a migration that has not ended, nothing when there is none. Raises RepositoryError while it goes on.
+
+    From then on it does not go on: a step of a run that was killed may still wait on the host for its turn.
+    """
     with _repository.lock(settings.directory):
-        return _noted(settings.prefix)
+        told = _noted(settings.prefix)
+        if told:
+            _note(settings.prefix, {**told, "back": True})
+        return told
 
 
 def end(prefix: str) -> bool:
@@ -171,6 +178,13 @@ def _at(settings: Settings, release: str) -> Settings:
 
 def _noted(prefix: str) -> dict[str, Any]:
     return _info.read_json(pending(prefix))
+
+
+def _going_on(prefix: str) -> dict[str, Any]:
+    told = _noted(prefix)
+    if not told or told.get("back"):
+        raise RepositoryError("This migration was put back meanwhile, so nothing was done.")
+    return told
 
 
 def _note(prefix: str, told: dict[str, Any]) -> None:

@@ -120,6 +120,8 @@ def lock(prefix: str, holder: dict[str, Any], *, take: bool, check: bool) -> dic
     take removes the one that a run which is gone left behind. Raises ReleaseError, which names whoever has it.
     """
     path = os.path.join(_directory(prefix), ".lock")
+    if not os.path.isdir(_directory(prefix)):
+        raise ReleaseError(f"There is no {_directory(prefix)}, so nothing is installed here yet; site.yml does that. Nothing was done.")
     there = _info.read_json(path)
     if there.get("id") == holder["id"]:
         return None

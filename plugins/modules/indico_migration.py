@@ -21,7 +21,8 @@ options:
       - V(begin) notes on a host that a migration begins, before the site is closed.
       - V(pin) makes the set that a way back goes to, when nobody writes any more, pins its chains and notes it.
       - V(run) migrates the living databases, and counts before and after. When it fails they must be restored.
-      - V(back) returns what was noted of a migration that has not ended, and fails while C(migrate.py) is at it.
+      - V(back) returns what was noted of a migration that has not ended, and fails while C(migrate.py) is at it. After it V(pin) and V(run) refuse, for
+        a run that was killed may have left one that still waits for its turn.
       - V(end) forgets it, when all is well or everything is back.
     type: str
     required: true
@@ -58,7 +59,7 @@ attributes:
     description: RV(tasks), RV(before) and RV(after) say what was done.
   idempotent:
     support: none
-    description: Each step acts, but for V(back), which reads, and V(end).
+    description: Each step acts, but for V(back) and V(end).
 """
 
 EXAMPLES = r"""

@@ -173,7 +173,7 @@ def act(options: dict[str, Any], check: bool) -> dict[str, Any]:
     if action == "lock":
         try:
             taken = _release.lock(prefix, run, take=options["take"], check=check)
-        except _release.ReleaseError as error:
+        except (_release.ReleaseError, OSError) as error:  # the others are let go when this one cannot be locked, whatever the reason
             return {"changed": False, "taken": None, "refused": str(error)}
         return {"changed": not check, "taken": taken, "refused": ""}
     if action == "unlock":

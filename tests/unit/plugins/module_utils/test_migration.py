@@ -47,7 +47,8 @@ def test_what_begins_is_noted_until_it_has_ended(settings: _backup_set.Settings)
         "release": NEW,
         "set": None,
     }
-    assert _release.look(settings.prefix)["migration"] == told
+    assert _release.look(settings.prefix)["migration"] == {**told, "back": True}
+    assert _migration.back(settings) == {**told, "back": True}
     assert _migration.end(settings.prefix)
     assert not _migration.end(settings.prefix)
     assert _release.look(settings.prefix)["migration"] is None
@@ -64,10 +65,23 @@ def test_the_set_is_pinned_and_noted(settings: _backup_set.Settings) -> None:
     done = _migration.pin(settings, NEW, who="ada")
     (manifest,) = _backup_set.manifests(settings)
     assert (manifest["stamp"], manifest["why"], manifest["who"]) == (done["set"], f"before the migration to {NEW}", "ada")
-    assert _migration.back(settings)["set"] == done["set"]
     assert json.loads((Path(settings.directory) / "main/confops.json").read_text())["pins"] == [done["pinned"]["main"]]
     # Without a new transaction there is no new set, and the newest one leads back.
     assert _migration.pin(settings, NEW, who="ada")["set"] == done["set"]
+    assert _migration.back(settings)["set"] == done["set"]
+
+
+def test_a_step_that_waited_while_all_was_put_back_does_nothing(settings: _backup_set.Settings) -> None:
+    _migration.begin(settings.prefix, NEW, {"id": "1", "who": "ada"})
+    done = _migration.pin(settings, NEW, who="ada")
+    _migration.back(settings)
+    for forgotten in (False, True):
+        with pytest.raises(RepositoryError, match="This migration was put back meanwhile, so nothing was done"):
+            _migration.pin(settings, NEW, who="ada")
+        with pytest.raises(RepositoryError, match="This migration was put back meanwhile, so nothing was done"):
+            _migration.migrate(settings, NEW, user="indico")
+        assert _migration.end(settings.prefix) is not forgotten
+    assert [one["stamp"] for one in _backup_set.manifests(settings)] == [done["set"]]
 
 
 def test_nothing_is_put_back_while_it_goes_on(settings: _backup_set.Settings) -> None:

@@ -88,6 +88,12 @@ def test_a_check_takes_no_lock(prefix: Path) -> None:
     assert _release.look(str(prefix))["lock"] is None
 
 
+@pytest.mark.parametrize("check", [False, True])
+def test_a_host_with_nothing_on_it_is_refused(prefix: Path, check: bool) -> None:
+    with pytest.raises(ReleaseError, match=r"/no/releases, so nothing is installed here yet; site\.yml does that"):
+        _release.lock(f"{prefix}/no", ADA, take=False, check=check)
+
+
 def test_an_unreadable_lock_is_one(prefix: Path) -> None:
     (prefix / "releases/.lock").write_text("")
     with pytest.raises(ReleaseError, match="nobody knows whom"):
