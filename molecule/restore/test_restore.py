@@ -134,8 +134,9 @@ def test_a_site_that_does_not_come_up_is_put_back(site: Site, history: dict[str,
     assert titles(site) == ["Marked one", "Marked three", "Marked two"]
     assert site.run("ls -d /opt/indico/archive/*")
     # Visitors may have written to it while the page was asked for.
-    kept = re.search(r"What was written to the restored databases meanwhile is in (Data\.fs\.failed-[0-9-]+)\.", said)
-    assert kept and site.run(f"ls /opt/indico/db/*/{kept[1]} && rm /opt/indico/db/*/{kept[1]}")
+    kept = re.search(r"What was written to the restored data meanwhile is in \*(\.failed-[0-9-]+)\.", said)
+    assert kept and site.run(f"cd /opt/indico && ls db/*/Data.fs{kept[1]} archive{kept[1]}/*")
+    site.run(f"rm -r /opt/indico/db/*/Data.fs{kept[1]} /opt/indico/archive{kept[1]}")
 
 
 def test_a_killed_restore_leaves_the_site_closed(site: Site, history: dict[str, dict]) -> None:
@@ -151,6 +152,8 @@ def test_a_killed_restore_leaves_the_site_closed(site: Site, history: dict[str, 
     refused = site.play(playbook="playbooks/maintenance.yml", state="off")
     sentence = "A restore was begun and has not ended, so what is there may be half of each. playbooks/restore.yml, run again, ends it. Nothing was done."
     assert sentence in " ".join(refused.failures), refused.output
+    half = site.play(playbook=RESTORE, confirm="indico", storage="main")
+    assert "An earlier restore of the whole set was killed, so what is there may be half of each. Run this without -e storage." in half.failures[0], half.output
     restore(site)
     assert titles(site) == ["Marked one", "Marked three", "Marked two"]
 

@@ -150,12 +150,13 @@ def migrate(settings: Settings, release: str, *, user: str) -> dict[str, Any]:
     return {"tasks": done["tasks"], "before": before, "after": after, "seconds": round(time.monotonic() - began, 1)}
 
 
-def back(settings: Settings) -> dict[str, Any]:
+def back(settings: Settings, patience: float = 0.0) -> dict[str, Any]:
     """Return what was noted of a migration that has not ended, nothing when there is none. Raises RepositoryError while it goes on.
 
-    From then on it does not go on: a step of a run that was killed may still wait on the host for its turn.
+    From then on it does not go on: a step of a run that was killed may still wait on the host for its turn. patience: seconds to wait for a backup or
+    a drill that came in between.
     """
-    with _repository.lock(settings.directory):
+    with _repository.lock(settings.directory, patience):
         told = _noted(settings.prefix)
         if told:
             _note(settings.prefix, {**told, "back": True})

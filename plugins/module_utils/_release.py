@@ -73,7 +73,7 @@ def history(prefix: str) -> list[dict[str, Any]]:
             found.setdefault(entry["id"], {"ended": None, "result": None}).update(entry)
         except (ValueError, KeyError, TypeError):
             continue  # a line that was cut off when the power went
-    return list(found.values())
+    return [one for one in found.values() if "release" in one]  # of one that was put back before it began here, there is the end alone
 
 
 def previous(entries: list[dict[str, Any]], current: str | None) -> str | None:

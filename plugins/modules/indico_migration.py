@@ -50,6 +50,10 @@ options:
     description: Person or job that goes into the manifests of the sets.
     type: str
     default: Ansible
+  patience:
+    description: Seconds for which V(back) waits for a backup or a drill that is at work.
+    type: float
+    default: 0
 attributes:
   check_mode:
     support: none
@@ -131,7 +135,7 @@ def act(options: dict[str, Any]) -> dict[str, Any]:
         return {"changed": True, **_migration.pin(settings, release, who=options["who"])}
     if action == "run":
         return {"changed": True, **_migration.migrate(settings, release, user=options["user"])}
-    noted = _migration.back(settings)
+    noted = _migration.back(settings, options["patience"])
     return {"changed": False, "noted": noted, "set": noted.get("set")}
 
 
@@ -145,6 +149,7 @@ def main() -> None:
             "user": {"type": "str", "default": "indico"},
             "run": {"type": "str", "default": ""},
             "who": {"type": "str", "default": "Ansible"},
+            "patience": {"type": "float", "default": 0},
         },
         required_if=[("action", action, ["release"]) for action in _ACTIONS[:4]],
     )

@@ -88,6 +88,12 @@ def test_a_check_takes_no_lock(prefix: Path) -> None:
     assert _release.look(str(prefix))["lock"] is None
 
 
+def test_an_end_without_a_beginning_is_no_deployment(prefix: Path) -> None:
+    """A migration that was put back before it began on this host."""
+    _release.end(str(prefix), "f00dfeed", "failed: It was killed.")
+    assert _release.look(str(prefix))["deployments"] == []
+
+
 @pytest.mark.parametrize("check", [False, True])
 def test_a_host_with_nothing_on_it_is_refused(prefix: Path, check: bool) -> None:
     with pytest.raises(ReleaseError, match=r"/no/releases, so nothing is installed here yet; site\.yml does that"):
