@@ -135,7 +135,7 @@ def test_copies_lie_beside_and_belong_to_the_writer(site: Site) -> None:
 def test_dated_copies_of_the_scheduler_are_compressed_and_removed(site: Site) -> None:
     """Its own log, which the daemon holds open and renames itself, is left alone."""
     log = f"{site.prefix}/log/indico/scheduler.log"
-    assert names(site, "indico", "scheduler.log.2026") + names(site, "indico/backups", "scheduler.log.2026") == []
+    site.run(f"rm -f {log}.2* {site.prefix}/log/indico/backups/scheduler.log.*")  # where midnight passed since the host was made
     inode = site.run(f"stat -c %i {log}")
     for name, age in (("2026-01-03", "20 days ago"), ("2026-01-18", "5 days ago"), ("2026-01-22", "2 hours ago")):
         site.run(f"runuser -u {site.user} -- sh -c 'echo {name} > {log}.{name} && touch -d \"{age}\" {log}.{name}'")
