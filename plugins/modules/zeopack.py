@@ -190,8 +190,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if module.params["days"] < 0 or module.params["time_limit"] <= 0:
-        module.fail_json(msg="`days` must not be negative, and `time_limit` must be more than 0.", storages=[])
+    if module.params["time_limit"] <= 0:
+        module.fail_json(msg="`time_limit` must be more than 0.", storages=[])
     storages = [_pack(module, one) for one in module.params["servers"]]
     failed = [one["error"] for one in storages if one["error"]]
     changed = any(one["result"] == "packed" for one in storages)
