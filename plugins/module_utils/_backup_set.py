@@ -314,7 +314,7 @@ def _make_set(settings: Settings, stamp: str, told: dict[str, Any]) -> None:
             "files": len(stored),
             "bytes": sum(os.stat(path).st_size for path in stored),
             "left_out": left_out,
-            **_links(archive, os.path.join(place, "archive")),
+            **_links(os.path.join(place, "archive")),
         },
         "etc": _sums(os.path.join(place, "etc")),
     }
@@ -345,13 +345,10 @@ def _copy_archive(settings: Settings, archive: str, copy: str, before: str) -> l
     return left_out
 
 
-def _links(archive: str, copy: str) -> dict[str, Any]:
+def _links(copy: str) -> dict[str, Any]:
     """Return the number of links in the copy, and the first of them with their texts: a copy on another host holds no links."""
-    links = _stored_files.links(copy) if os.path.isdir(archive) else []
-    return {
-        "link_count": len(links),
-        "links": [{"path": os.fsdecode(path), "link": os.readlink(os.path.join(copy, os.fsdecode(path)))} for path in links[:_LISTED]],
-    }
+    found = [os.fsdecode(path) for path in _stored_files.links(copy)] if os.path.isdir(copy) else []
+    return {"link_count": len(found), "links": [{"path": path, "link": os.readlink(os.path.join(copy, path))} for path in found[:_LISTED]]}
 
 
 def _bring(target: str, path: str, copy: str, before: str) -> bool:

@@ -140,6 +140,8 @@ def test_links_inside_the_archive_stay_links(site: Site) -> None:
     (site.archive / "2014/none.pdf").symlink_to("nothing.pdf")
     site.run()
     assert (site.newest() / "2012").is_symlink()
+    told = _backup_set.manifests(site.settings)[-1]["archive"]
+    assert told["link_count"] == 4 and {"path": "2012", "link": "2014"} in told["links"] and told["left_out"] == []
     names = (b"2012/talk.pdf", b"2011/talk.pdf", b"2014/same.pdf", b"2012/same.pdf")
     assert site.missing(*names, b"2014/none.pdf") == [b"2014/none.pdf"]
     (site.newest() / "2014/talk.pdf").unlink()  # the living archive has it still
