@@ -122,6 +122,7 @@ def _ask(settings: Settings, zeo: _zeo.Settings, pack: Pack, name: str, *, check
             days=pack.days,
             time_limit=_TIME_LIMIT,
             keep_old=settings.pack_keep_old,
+            gc=zeo.pack_gc,
             check=check,
         )
     except (_zeo.ZeoError, _filestorage.FileStorageError, OSError) as error:
