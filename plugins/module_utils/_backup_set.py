@@ -24,7 +24,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _prune, _repository, _repozo, _stored_files, _verify
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _children, _prune, _repository, _repozo, _stored_files, _verify
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 VERSION = 1  # of the manifest
@@ -403,9 +403,7 @@ def _releases(prefix: str) -> dict[str, Any]:
 
 def _command(argv: list[str], *descriptors: int) -> None:
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False, pass_fds=descriptors
-        )
+        done = _children.run(argv, limit=_children.LONG, still=_children.STILL, stderr=subprocess.STDOUT, pass_fds=descriptors)
     except FileNotFoundError as error:
         raise RepositoryError(f"There is no {argv[0]} on this host.") from error
     # 24: files vanished while they were read; Indico removes some, and the database that is stored does not name those.

@@ -15,12 +15,11 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _indico, _repository, _scratch
+from ansible_collections.confops.indico.plugins.module_utils import _children, _filestorage, _indico, _repository, _scratch
 from ansible_collections.confops.indico.plugins.module_utils._backup_set import Settings
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -245,7 +244,10 @@ def examine(python: str, database: str, *, user: str = "", listed: int = _LISTED
     command = [*(_indico.as_user(user) if user else []), python, "-c", _SCRIPT, database, str(listed)]
     place = os.path.dirname(database)
     environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": place, "TMPDIR": place, "PYTHON_EGG_CACHE": place}
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, cwd=place, check=False)
+    try:
+        done = _children.run(command, limit=_children.LONG, still=_children.STILL, env=environment, cwd=place)
+    except OSError as error:
+        raise RepositoryError(f"The check of {database} gave no answer: {error}") from error
     try:
         found: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _indico, _repository, _scratch, _stored_files, _verify, _zeo
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _children, _indico, _repository, _scratch, _stored_files, _verify, _zeo
 from ansible_collections.confops.indico.plugins.module_utils._backup_set import Settings
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -179,11 +179,9 @@ def serve(settings: Settings, drill: Drill, scratch: str, *, writable: bool = Fa
         for process in processes:
             process.terminate()
         for process in processes:
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _children.end(process)
 
 
 def _free_port() -> int:
@@ -193,8 +191,10 @@ def _free_port() -> int:
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, storage: str, log: str) -> None:
-    """Wait until the server answers. It reads the whole database first, so how long that takes is not limited here."""
+    """Wait until the server answers. It reads the whole database first, so that may take long; a server that does nothing is given up."""
+    watch = _children.Watch(process.pid, _children.LONG, _children.STILL)
     while process.poll() is None:
+        watch.look(f"The ZEO server of the restored storage {storage}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.1)

@@ -9,14 +9,13 @@ import os
 import re
 import shutil
 import ssl
-import subprocess
 import time
 import urllib.error
 import urllib.request
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _units
+from ansible_collections.confops.indico.plugins.module_utils import _children, _filestorage, _units
 
 _DEBIAN = ("python2.7", "apache2", "libapache2-mod-xsendfile")
 _RELEASES = {"current": "indico", "zeo": "ZODB3"}  # link below the prefix -> the package that it is there for
@@ -92,13 +91,8 @@ def origin(release: dict[str, Any]) -> str:
 
 def debian_packages() -> dict[str, str]:
     """Return the versions of the Debian packages that an instance runs on, those that are installed."""
-    done = subprocess.run(
-        ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status} ${Version}\n", *_DEBIAN],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        check=False,  # it exits with 1 when it does not know one of them
-    )
+    # It exits with 1 when it does not know one of them.
+    done = _children.run(["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status} ${Version}\n", *_DEBIAN])
     rows = (line.split(" ") for line in done.stdout.splitlines())
     return {name: version for name, status, version in rows if status == "installed"}
 
@@ -148,7 +142,7 @@ def sizes(prefix: str) -> dict[str, int]:
     if not present:
         return {}
     # Files come and go while du reads, and it complains of those: what it printed still counts.
-    done = subprocess.run(["du", "--summarize", "--block-size=1", *present], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    done = _children.run(["du", "--summarize", "--block-size=1", *present], limit=_children.LONG, still=_children.STILL)
     return {os.path.basename(path): int(size) for size, path in (line.split("\t") for line in done.stdout.splitlines())}
 
 

@@ -23,7 +23,7 @@ from datetime import datetime, timezone
 from email.message import EmailMessage
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _crontab, _repository, _units
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _children, _crontab, _repository, _units
 
 SYSTEM, CRONTABS = "/etc/systemd/system", "/etc/cron.d"
 _LINES = 50  # of the journal, in a mail
@@ -143,7 +143,7 @@ def _elapse(timer: Mapping[str, str], now: float) -> float | None:
     """Return when a timer fires next. systemd writes one as a date, the other as a span since the host booted (systemd.time(7))."""
     date = timer["NextElapseUSecRealtime"]
     if date:
-        done = subprocess.run(["date", "--date", date, "+%s"], stdout=subprocess.PIPE, text=True, check=False)
+        done = _children.run(["date", "--date", date, "+%s"])
         return float(done.stdout) if done.returncode == 0 else None
     span = timer["NextElapseUSecMonotonic"]
     seconds = 0.0
@@ -232,7 +232,7 @@ def journal(name: str, invocation: str | None) -> str:
     # The fields of what systemd writes about a unit, and of what the unit writes itself: systemd.journal-fields(7).
     of = [f"INVOCATION_ID={invocation}", "+", f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else ["--unit", f"{name}.service"]
     words = ["journalctl", *of, "--lines", str(_LINES), "--output", "short-iso", "--no-pager", "--quiet"]
-    return subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False).stdout
+    return _children.run(words, stderr=subprocess.STDOUT).stdout
 
 
 def tell(settings: Settings, subject: str, text: str) -> tuple[list[str], list[str]]:

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _prune, _repository, _verify
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _children, _prune, _repository, _verify
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 SETS = "sets"
@@ -581,17 +581,16 @@ def _rsync(settings: Settings, options: list[str], *, names: str = "", limit: in
         )
     except FileNotFoundError as error:
         raise RepositoryError("There is no rsync on this host.") from error
-    with process:
-        try:
-            while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    out, err = process.communicate(names, timeout=1)
-                    break
-                if limit is not None and not _free(settings):
-                    raise RepositoryError(f"{settings.directory} was about to be full, of which {settings.reserve_mb} MiB stay free. What is here stays.")
-        except BaseException:
-            process.kill()
-            raise
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                out, err = process.communicate(names, timeout=1)  # a silent source is given up by rsync itself
+                break
+            if limit is not None and not _free(settings):
+                raise RepositoryError(f"{settings.directory} was about to be full, of which {settings.reserve_mb} MiB stay free. What is here stays.")
+    except BaseException:
+        _children.end(process)
+        raise
     if process.returncode not in (0, 24):  # 24: files vanished while they were read
         raise RepositoryError(_why(settings, process.returncode, err))
     return out
@@ -620,7 +619,7 @@ def _why(settings: Settings, code: int, said: str) -> str:
 
 
 def _command(argv: list[str]) -> None:
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = _children.run(argv, limit=_children.LONG, stderr=subprocess.STDOUT)
     if done.returncode:
         raise RepositoryError(f"{argv[0]} failed (exit code {done.returncode}): {done.stdout.strip()[-500:]}")
 

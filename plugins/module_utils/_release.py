@@ -12,14 +12,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _info, _units
+from ansible_collections.confops.indico.plugins.module_utils import _children, _info, _units
 
 _KEPT = 200  # deployments that the file remembers
 _ERROR = b'name="reportMsg"'  # Indico 1.2.2 answers many errors with 200; the form of its error page is on no other
@@ -207,7 +206,9 @@ def room(prefix: str, release: str) -> None:
 
 
 def _size(path: str) -> int:
-    done = subprocess.run(["du", "--summarize", "--block-size=1", path], stdout=subprocess.PIPE, text=True, check=True)
+    done = _children.run(["du", "--summarize", "--block-size=1", path], limit=_children.LONG, still=_children.STILL)
+    if done.returncode:
+        raise ReleaseError(f"du cannot measure {path} (exit code {done.returncode}): {done.stderr.strip()}")
     return int(done.stdout.split("\t")[0])
 
 
@@ -222,7 +223,7 @@ def stop(web: str, scheduler: str | None, prefix: str, patience: float) -> None:
         # Debian's unit kills it right after it asked it to end, so it is asked here. systemd would start it again a second after its end.
         pid = int(_units.show([web], ("MainPID",))[0]["MainPID"])
         if pid:
-            subprocess.run(["/usr/sbin/apachectl", "graceful-stop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            _children.run(["/usr/sbin/apachectl", "graceful-stop"])
             deadline = time.monotonic() + patience
             while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
                 time.sleep(0.05)

@@ -20,6 +20,7 @@ from typing import Any
 
 from ansible_collections.confops.indico.plugins.module_utils import _repository
 
+_VALIDATION_SECONDS = 600
 _MODE = re.compile(r"0?[0-7]{4}\Z")  # four, since an unquoted 0640 comes as the number 416
 _DEFAULT_MODE = {"directory": "0755", "file": "0644"}
 
@@ -225,11 +226,13 @@ def _run(command: list[str], subject: str, path: str, check_mode: bool) -> bool:
     """Run a validation. Return False when its program is not there yet, which only check mode forgives."""
     argv = [word.replace("{}", path) for word in command]
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=_VALIDATION_SECONDS)
     except FileNotFoundError as error:
         if check_mode:
             return False
         raise TreeError(f"{subject}: it cannot be validated, since there is no {argv[0]} on this host.") from error
+    except subprocess.TimeoutExpired as error:
+        raise TreeError(f"{subject}: {argv[0]} did not validate it within {_VALIDATION_SECONDS} seconds, nothing was changed.") from error
     if done.returncode != 0:
         raise TreeError(f"{subject}: {argv[0]} refused it (exit code {done.returncode}), nothing was changed: {_text(done.stdout).strip()}")
     return True

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import time
 from dataclasses import dataclass, field
 
+from ansible_collections.confops.indico.plugins.module_utils import _children
+
+_SYSTEMCTL_SECONDS = 7 * 3600.0  # a job that is started may take its whole time limit
+_SYSTEMCTL_SECONDS = 7 * 3600.0  # a job that is started may take its whole time limit
 _SYSTEM = "/etc/systemd/system"
 _PROPERTIES = (
     "LoadState",
@@ -70,7 +73,10 @@ class Decision:
 
 def _systemctl(*arguments: str) -> str:
     environment = dict(os.environ, LC_ALL="C")
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, env=environment, check=False)
+    try:
+        done = _children.run(["systemctl", *arguments], limit=_SYSTEMCTL_SECONDS, env=environment)
+    except _children.ChildError as error:
+        raise UnitError(f"systemctl {' '.join(arguments)}: {error}") from error
     if done.returncode != 0:
         raise UnitError(f"systemctl {' '.join(arguments)} failed (exit code {done.returncode}): {(done.stdout + done.stderr).strip()}")
     return done.stdout
@@ -165,10 +171,7 @@ def plan(units: list[Unit], pending: list[str] | None = None) -> list[Decision]:
 
 def _on_disk(name: str) -> str:
     """Return whether the unit is enabled by what is on disk now, empty when its file is gone."""
-    done = subprocess.run(
-        ["systemctl", "is-enabled", name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=dict(os.environ, LC_ALL="C"), check=False
-    )
-    return done.stdout.strip()
+    return _children.run(["systemctl", "is-enabled", name], env=dict(os.environ, LC_ALL="C")).stdout.strip()
 
 
 def apply(decisions: list[Decision], settle: float) -> None:
@@ -210,5 +213,4 @@ def _restarts(state: dict[str, str]) -> int:
 
 def _journal(names: list[str]) -> str:
     selected = [word for name in names for word in ("--unit", name)]
-    done = subprocess.run(["journalctl", *selected, "--no-pager", "--lines", "20"], stdout=subprocess.PIPE, text=True, check=False)
-    return done.stdout
+    return _children.run(["journalctl", *selected, "--no-pager", "--lines", "20"]).stdout

@@ -25,6 +25,7 @@ from typing import Any
 UNPRIVILEGED = "nobody"  # who runs the scripts when the caller is root
 _CONNECT_SECONDS = 30.0  # to connect, whatever longer time the rest may take
 _LONGEST_GREETING = 16  # bytes
+_REST_SECONDS = 5.0  # that the kernel has to end a process that was killed
 _PREAMBLE = r"""
 import json, os, signal, sys, time, warnings
 warnings.simplefilter('ignore')
@@ -225,13 +226,14 @@ def run(python: str, script: str, request: dict[str, Any], *, owner: os.stat_res
         said, complaint = process.communicate(json.dumps(request).encode(), max(time_limit, 0.1))
     except subprocess.TimeoutExpired:
         _kill(process)
-        said, complaint = process.communicate()
+        said, complaint = _rest(process)
         reply.late = True
     except BaseException:
         _kill(process)
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_REST_SECONDS)
         raise
-    reply.code, reply.complaint = process.returncode, "\n".join(complaint.decode(errors="replace").strip().splitlines()[-15:])
+    reply.code, reply.complaint = process.returncode or 0, "\n".join(complaint.decode(errors="replace").strip().splitlines()[-15:])
     for line in said.decode(errors="replace").splitlines():
         with contextlib.suppress(ValueError):  # it was ended while it said something
             told = json.loads(line)
@@ -240,6 +242,14 @@ def run(python: str, script: str, request: dict[str, Any], *, owner: os.stat_res
     if not (reply.answer is not None or reply.failure or reply.late or reply.code == -signal.SIGALRM):
         raise ZeoError(f"{python} failed (exit code {reply.code}):\n{reply.complaint}")
     return reply
+
+
+def _rest(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """Return what a process had said that was ended, nothing when the kernel does not let it go."""
+    try:
+        return process.communicate(timeout=_REST_SECONDS)
+    except subprocess.TimeoutExpired:
+        return b"", b""
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

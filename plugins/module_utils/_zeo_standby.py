@@ -30,6 +30,7 @@ LEVEL = 5.0  # seconds behind the primary at which a standby counts as level wit
 _TOLERANCE = 180.0  # seconds for which a standby may have been behind while its primary answered
 _LARGEST = 4096  # bytes of a claim
 _PATIENCE = 60.0  # seconds that a host which has just booted waits for the other one
+_STOP_SECONDS = 600.0
 _SLOWLY = 9.0  # seconds
 _BOOT = 300.0  # seconds since the boot within which both may be booting
 
@@ -219,7 +220,10 @@ def fence(settings: Settings) -> str:
     """Stop the servers of this host when they must not run. Return why, or nothing when all is well."""
     judgement = judge(settings.host, Standing(read_claim(settings.claim)), _ask_all(settings))
     if judgement.refusal:
-        subprocess.run(["systemctl", "stop", f"{settings.instance}-zeo@*.service"], check=True)
+        try:
+            subprocess.run(["systemctl", "stop", f"{settings.instance}-zeo@*.service"], check=True, timeout=_STOP_SECONDS)
+        except subprocess.SubprocessError as error:
+            raise StandbyError(f"{judgement.refusal} But the servers of this host could not be stopped: {error}.") from error
     return judgement.refusal
 
 
