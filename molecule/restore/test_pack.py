@@ -178,7 +178,7 @@ def test_no_pack_without_room(site: Site) -> None:
     finally:
         site.run(f"umount {BACKUPS}")
     assert sentence.startswith("A pack with the full backup after it needs up to ")
-    assert f" bytes on the file system of {BACKUPS}, which has " in sentence and sentence.endswith(" free; nothing that was there has changed.")
+    assert f" bytes on the file system of {BACKUPS}, which has " in sentence and sentence.endswith(" free; nothing was packed.")
 
 
 def test_a_server_that_is_dead_is_named_and_the_other_one_packs(site: Site) -> None:

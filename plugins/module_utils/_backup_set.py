@@ -112,10 +112,10 @@ class IncompleteError(RepositoryError):
 def read_settings(path: str) -> Settings:
     """Read the settings from a JSON file. Raises RepositoryError."""
     try:
-        with open(path, encoding="utf-8") as stream:
+        with _repository.open_regular(path, follow=True) as stream:
             given = json.load(stream)
         return Settings(**given)
-    except (OSError, ValueError, TypeError) as error:
+    except (RepositoryError, OSError, ValueError, TypeError, RecursionError) as error:
         raise RepositoryError(f"The settings {path} cannot be used: {error}.") from error
 
 
@@ -125,11 +125,15 @@ def manifests(settings: Settings) -> list[dict[str, Any]]:
     for stamp in _stamps(settings):
         path = os.path.join(settings.sets, stamp, "manifest.json")
         try:
-            with open(path, encoding="utf-8") as stream:
-                found.append({**json.load(stream), "stamp": stamp})
-        except (OSError, ValueError) as error:
+            found.append({**_manifest(path), "stamp": stamp})
+        except (RepositoryError, OSError, ValueError, TypeError, RecursionError) as error:
             raise RepositoryError(f"{path} cannot be read: {error}.") from error
     return found
+
+
+def _manifest(path: str) -> dict[str, Any]:
+    with _repository.open_regular(path) as stream:
+        return dict(json.load(stream))
 
 
 def _stamps(settings: Settings) -> list[str]:
@@ -171,6 +175,7 @@ def run_databases(settings: Settings, **options: Any) -> Outcome:
 
 def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: Collection[str], check: bool) -> None:
     unfinished = _unfinished(settings)
+    _may_run(settings)
     if not check:
         for name in unfinished:
             shutil.rmtree(os.path.join(settings.sets, name))
@@ -182,6 +187,7 @@ def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: Coll
     # Stored files come after the databases: what a transaction names is there before it is committed.
     if any(one["kind"] != "nothing" for one in outcome.storages) or not _told(settings, outcome) or _etc_differs(settings) or _links_differ(settings):
         outcome.changed = True
+        _room(settings, check)
         if not check:
             outcome.set = _repository.fresh_stamp(max(_stamps(settings), default=None), settings.sets)
             _make_set(settings, outcome.set, {"who": who, "why": why, "storages": outcome.storages})
@@ -190,6 +196,35 @@ def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: Coll
     left_out = _left_out_now(settings) if check else _left_out(settings)
     if left_out:
         raise IncompleteError(_incomplete(settings, left_out), outcome)
+
+
+def _may_run(settings: Settings) -> None:
+    """Raise RepositoryError, before anything is done, when this process may not write the sets or has no rsync."""
+    for place in (settings.directory, settings.sets, *map(settings.repository, settings.storages)):
+        if os.path.isdir(place) and not os.access(place, os.W_OK | os.X_OK):
+            raise RepositoryError(f"{place} cannot be written to, so no backup can be made.")
+    if not shutil.which("rsync"):
+        raise RepositoryError("There is no rsync on this host, which copies the stored files. No backup was made.")
+
+
+def _room(settings: Settings, check: bool) -> None:
+    """Raise RepositoryError when the stored files that are new do not fit. What declared links lead to is not asked for."""
+    archive = os.path.join(settings.prefix, "archive")
+    if not os.path.isdir(archive):
+        return
+    copy = os.path.join(settings.directory, f"{_repository.TEMPORARY}room")  # nothing is written there
+    said = _command([*_RSYNC, "--dry-run", "--stats", "--no-human-readable", *_copied(settings), f"{archive}/", copy])
+    told = re.search(r"^Total transferred file size: (\d+)", said, re.MULTILINE)
+    needed, free = int(told[1]) if told else 0, shutil.disk_usage(settings.directory).free
+    if needed > free:
+        stored = "" if check else "The databases are stored, but no set was made: "
+        raise RepositoryError(f"{stored}the new stored files need {needed} bytes on the file system of {settings.directory}, which has {free} free.")
+
+
+def _copied(settings: Settings) -> list[str]:
+    """Return the options of rsync that say which stored files are copied: not what an exchange left, and only what the last set has not."""
+    last = _stamps(settings)[-1:]
+    return [*(f"--exclude=/{name}*" for name in _stored_files.OWN), *_link_dest(os.path.join(settings.sets, last[0], "archive") if last else "")]
 
 
 def _back_up(settings: Settings, storage: str, full: str, check: bool) -> dict[str, Any]:
@@ -280,7 +315,7 @@ def _sums(directory: str) -> dict[str, str]:
     """Return the sha256 of each file below the directory by its path there."""
     found = {}
     for path in _files(directory):
-        with open(path, "rb") as stream:
+        with _repository.open_regular(path) as stream:
             found[os.path.relpath(path, directory)] = hashlib.sha256(stream.read()).hexdigest()
     return found
 
@@ -294,9 +329,20 @@ def _files(directory: str) -> Iterator[str]:
 
 
 def _make_set(settings: Settings, stamp: str, told: dict[str, Any]) -> None:
-    last = _stamps(settings)[-1:]
+    """Make a set, or leave nothing of it. Raises RepositoryError: the databases are stored then, and the next run makes the set."""
     place = os.path.join(settings.sets, f"{_repository.TEMPORARY}{stamp}")
-    os.mkdir(place, 0o700)
+    try:
+        os.mkdir(place, 0o700)
+        _fill_set(settings, place, told)
+        os.rename(place, os.path.join(settings.sets, stamp))
+    except (RepositoryError, OSError) as error:
+        shutil.rmtree(place, ignore_errors=True)  # it would take the room that the next run needs
+        raise RepositoryError(f"The databases are stored, but no set was made: {error}") from error
+    _repository.sync(settings.sets)
+
+
+def _fill_set(settings: Settings, place: str, told: dict[str, Any]) -> None:
+    last = _stamps(settings)[-1:]
     archive, etc = os.path.join(settings.prefix, "archive"), os.path.join(settings.prefix, "etc")
     before = os.path.join(settings.sets, last[0], "archive") if last else ""
     left_out = _copy_archive(settings, archive, os.path.join(place, "archive"), before) if os.path.isdir(archive) else []
@@ -319,8 +365,6 @@ def _make_set(settings: Settings, stamp: str, told: dict[str, Any]) -> None:
         "etc": _sums(os.path.join(place, "etc")),
     }
     _repository.replace(os.path.join(place, "manifest.json"), json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
-    os.rename(place, os.path.join(settings.sets, stamp))
-    _repository.sync(settings.sets)
 
 
 def _copy_archive(settings: Settings, archive: str, copy: str, before: str) -> list[dict[str, str]]:
@@ -329,8 +373,7 @@ def _copy_archive(settings: Settings, archive: str, copy: str, before: str) -> l
     A link that stays in the archive is copied as a link. What one leads to elsewhere is copied in its place, as a directory or file, if the settings
     declare it. Anything else is not followed: a process of the site may have made the link, and this runs as root.
     """
-    excluded = [f"--exclude=/{name}*" for name in _stored_files.OWN]
-    _command([*_RSYNC, *excluded, *_link_dest(before), f"{archive}/", copy])
+    _command([*_RSYNC, *_copied(settings), f"{archive}/", copy])
     brought: dict[bytes, str] = {}
     left_out, waiting = [], [b""]
     while waiting:
@@ -401,7 +444,7 @@ def _releases(prefix: str) -> dict[str, Any]:
     return found
 
 
-def _command(argv: list[str], *descriptors: int) -> None:
+def _command(argv: list[str], *descriptors: int) -> str:
     try:
         done = _children.run(argv, limit=_children.LONG, still=_children.STILL, stderr=subprocess.STDOUT, pass_fds=descriptors)
     except FileNotFoundError as error:
@@ -409,6 +452,7 @@ def _command(argv: list[str], *descriptors: int) -> None:
     # 24: files vanished while they were read; Indico removes some, and the database that is stored does not name those.
     if done.returncode not in (0, 24):
         raise RepositoryError(f"{argv[0]} failed (exit code {done.returncode}): {done.stdout.strip()[-500:]}")
+    return done.stdout
 
 
 def _tidy(settings: Settings, outcome: Outcome, check: bool) -> None:
@@ -435,8 +479,7 @@ def _tidy(settings: Settings, outcome: Outcome, check: bool) -> None:
 
 def _whole(settings: Settings, stamp: str) -> bool:
     """Whether every storage can still be restored to what the set of this stamp says of it."""
-    with open(os.path.join(settings.sets, stamp, "manifest.json"), encoding="utf-8") as stream:
-        told = json.load(stream)
+    told = _manifest(os.path.join(settings.sets, stamp, "manifest.json"))
     for one in told["storages"]:
         repository = _repository.read(settings.repository(one["name"])) if os.path.isdir(settings.repository(one["name"])) else None
         chains = repository.chains if repository else []

@@ -127,10 +127,12 @@ def _percent(part: int, whole: int) -> float:
 def _remembered(state_file: str, act: bool) -> tuple[dict[str, list[Sample]], list[str]]:
     """Return the samples by mountpoint, each list in order, and warnings. A damaged file is put aside, when act: it is worth no more than a forecast."""
     try:
-        with open(state_file, encoding="utf-8") as stream:
+        with _repository.open_regular(state_file) as stream:
             return _samples(json.load(stream)), []
     except FileNotFoundError:
         return {}, []
+    except _repository.RepositoryError as error:
+        return {}, [f"{state_file} cannot be read, so nothing is known of the past: {error}"]
     except OSError as error:
         return {}, [f"{state_file} cannot be read, so nothing is known of the past: {error.strerror}."]
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):

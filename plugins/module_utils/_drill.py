@@ -164,11 +164,11 @@ def serve(settings: Settings, drill: Drill, scratch: str, *, writable: bool = Fa
             ports[one["name"]] = port = _free_port()
             place = os.path.join(scratch, one["name"])
             configuration, log = os.path.join(place, "zeo.conf"), os.path.join(place, "zeo.log")
-            with open(configuration, "w", encoding="ascii") as stream:
+            with open(configuration, "x", encoding="ascii") as stream:  # new: whoever owns the directory may have put a link there
                 storage = f"<filestorage 1>\n  path {place}/Data.fs\n  read-only {str(not writable).lower()}\n</filestorage>\n"
                 stream.write(f"<zeo>\n  address 127.0.0.1:{port}\n</zeo>\n{storage}")
             command = [*_indico.as_user(_scratch.USER), os.path.join(settings.prefix, "zeo/bin/runzeo"), "-C", configuration]
-            with open(log, "wb") as output:
+            with open(log, "xb") as output:
                 os.fchmod(output.fileno(), 0o600)
                 environment = {"PATH": "/usr/bin:/bin", "HOME": place, "TMPDIR": place, "PYTHON_EGG_CACHE": place, "INSTANCE_HOME": place}
                 processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=place, env=environment))
@@ -198,8 +198,8 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, storage: str, log: st
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.1)
-    with open(log, encoding="utf-8", errors="replace") as stream:
-        last = " ".join(stream.read().strip().splitlines()[-3:])
+    with _repository.open_regular(log) as stream:
+        last = " ".join(stream.read().decode(errors="replace").strip().splitlines()[-3:])
     raise RepositoryError(f"The ZEO server cannot open the restored storage {storage} (exit code {process.returncode}): {last}")
 
 

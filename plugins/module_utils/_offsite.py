@@ -143,9 +143,9 @@ class Outcome:
 def read_settings(path: str) -> Settings:
     """Read the settings from a JSON file. Raises RepositoryError."""
     try:
-        with open(path, encoding="utf-8") as stream:
+        with _repository.open_regular(path, follow=True) as stream:
             return Settings(**json.load(stream))
-    except (OSError, ValueError, TypeError) as error:
+    except (RepositoryError, OSError, ValueError, TypeError, RecursionError) as error:
         raise RepositoryError(f"The settings {path} cannot be used: {error}.") from error
 
 
@@ -323,7 +323,8 @@ def _accept(memory: Memory, names: Iterable[str], offered: Mapping[str, Listed])
 def _memories(settings: Settings) -> dict[str, Memory]:
     """Return what is remembered of each part. Where nothing is, what is here counts as all that ever was."""
     state: dict[str, Any] = {}
-    with contextlib.suppress(FileNotFoundError, ValueError, TypeError), open(os.path.join(settings.directory, _STATE), encoding="utf-8") as stream:
+    path = os.path.join(settings.directory, _STATE)
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, RecursionError), _repository.open_regular(path) as stream:
         state = dict(json.load(stream))
     found = {}
     for part in [*settings.storages, SETS]:
@@ -352,7 +353,7 @@ def _dats(directory: str) -> dict[str, bytes]:
     for name in _sizes(directory):
         path, match = os.path.join(directory, name), _DAT.fullmatch(name)
         if match and stat.S_ISREG(os.lstat(path).st_mode):
-            with open(path, "rb") as stream:
+            with _repository.open_regular(path) as stream:
                 found[match[1]] = stream.read()
     return found
 
@@ -483,7 +484,7 @@ def _wrong_set(place: str) -> Iterator[str]:
     """Yield why a directory is not the set that its manifest describes."""
     try:
         told = _manifest(place)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (RepositoryError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         yield f"its manifest.json cannot be used ({type(error).__name__}: {error})."
         return
     stored = [os.lstat(path) for path in _files(os.path.join(place, "archive"))]
@@ -496,7 +497,7 @@ def _wrong_set(place: str) -> Iterator[str]:
 
 def _manifest(place: str) -> dict[str, Any]:
     """Return what is needed of a set's manifest. Raises ValueError, KeyError, TypeError or AttributeError for one that was not made by backup_set."""
-    with open(os.path.join(place, "manifest.json"), encoding="utf-8") as stream:
+    with _repository.open_regular(os.path.join(place, "manifest.json")) as stream:
         told = json.load(stream)
     storages: list[dict[str, Any]] = [
         {"name": str(one["name"]), "end": int(one["end"]), "file": one["file"] and str(one["file"]), "newest": (one["last_transaction"] or {}).get("time")}
@@ -525,7 +526,7 @@ def _files(directory: str) -> Iterator[str]:
 
 
 def _sha256(path: str) -> str:
-    with open(path, "rb") as stream:
+    with _repository.open_regular(path) as stream:
         return hashlib.sha256(stream.read()).hexdigest()
 
 
@@ -669,7 +670,7 @@ def _leave_word(settings: Settings, outcome: Outcome) -> None:
     with contextlib.suppress(RepositoryError):
         last = status(settings)
     now, newest = int(time.time()), None
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RepositoryError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RepositoryError):
         newest = next((stamp for stamp in reversed(_sets(settings)) if _whole(settings, stamp)), None)
     moment = int(_repository.time_of(newest).timestamp()) if newest else None
     found = {
@@ -710,9 +711,9 @@ def status(settings: Settings) -> dict[str, Any]:
     """Return the word that the last pull left. Raises RepositoryError when none did or it is damaged."""
     path = os.path.join(settings.directory, _STATUS)
     try:
-        with open(path, encoding="utf-8") as stream:
+        with _repository.open_regular(path) as stream:
             return dict(json.load(stream))
-    except (OSError, ValueError) as error:
+    except (RepositoryError, OSError, ValueError, TypeError, RecursionError) as error:
         raise RepositoryError(f"No pull has left word in {path} ({error}).") from error
 
 

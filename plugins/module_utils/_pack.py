@@ -19,10 +19,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _filestorage, _repository, _repozo, _zeo, _zeopack
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _filestorage, _prune, _repository, _repozo, _zeo, _zeopack
 from ansible_collections.confops.indico.plugins.module_utils._backup_set import Settings
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -171,7 +172,12 @@ def _room(settings: Settings, pack: Pack) -> None:
         stored += _repozo.stored_bytes(_repository.read(path), size, settings.compression, unknown=size) if os.path.isdir(path) else size
     take(settings.directory, stored)
     for device, directories in sorted(places.items()):
-        free = _repository.need_room("A pack with the full backup after it", needed[device], *directories)
+        free = shutil.disk_usage(directories[0]).free
+        if needed[device] > free:  # the set before the pack may have been made already, and retention may have removed older ones
+            raise RepositoryError(
+                f"A pack with the full backup after it needs up to {needed[device]} bytes on the file system of {' and '.join(directories)},"
+                f" which has {free} free; nothing was packed."
+            )
         pack.space.append({"directories": directories, "needed_bytes": needed[device], "free_bytes": free})
 
 
@@ -208,9 +214,20 @@ def _begin_anew(settings: Settings, pack: Pack, who: str, anew: list[str]) -> li
     if not anew:
         return []
     # What was packed comes first: should another storage fail, that one has its new chain.
+    before = {name: _verified_chain(settings, name) for name in anew}
     ordered = dataclasses.replace(settings, storages=sorted(settings.storages, key=lambda name: name not in anew))
     try:
         pack.set_after = _backup_set.run_databases(ordered, who=who, why="after a pack", full=anew).set
     except RepositoryError as error:
-        return [f"{' and '.join(anew)} packed, but without a full backup after it: {error} Older chains stay, and the next backup makes a full one."]
+        lacking = [name for name in anew if _verified_chain(settings, name) in ("", before[name])]
+        if lacking:
+            return [f"{' and '.join(lacking)} packed, but without a full backup after it: {error} Older chains stay, and the next backup makes a full one."]
+        return [f"{' and '.join(anew)} packed and stored in full, but the backup did not end: {error} The next backup goes on from there."]
     return []
+
+
+def _verified_chain(settings: Settings, name: str) -> str:
+    """Return the stamp of the newest chain of a storage, empty when there is none or it was not verified."""
+    path = settings.repository(name)
+    chains = _repository.read(path).chains if os.path.isdir(path) else []
+    return chains[-1].stamp if chains and _prune.verified(chains[-1], _repository.read_state(path)) else ""

@@ -70,6 +70,9 @@ def _chain(settings: Settings, told: dict[str, Any], stamp: str) -> str:
 def directory(path: str, *, act: bool) -> Iterator[str]:
     """Make the scratch directory, empty, and remove it at the end; with act false only yield its path. Raises RepositoryError when another run keeps it."""
     if not act:
+        parent = path if os.path.isdir(path) else os.path.dirname(path)
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise RepositoryError(f"{parent} cannot be written to, so nothing can be restored in {path}.")
         yield path
         return
     descriptor = _own(path)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _zeo
+from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _repository, _zeo
 from ansible_collections.confops.indico.plugins.module_utils._zeo import Server, ZeoError
 
 _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
@@ -289,9 +289,9 @@ def _predict(python: str, database: str, moment: float, *, enough: bool, walk: b
     """
     owner = _stat(database)
     try:
-        with open(database, "rb") as stream:
+        with _repository.open_regular(database) as stream:
             end = _filestorage.committed_end(stream, database)
-    except _filestorage.FileStorageError as error:
+    except (_filestorage.FileStorageError, _repository.RepositoryError) as error:
         raise ZeoError(str(error)) from error
     except OSError as error:
         raise ZeoError(f"The database {database} cannot be read: {error.strerror}.") from error

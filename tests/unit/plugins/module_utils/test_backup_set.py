@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _repository, _stored_files
+from ansible_collections.confops.indico.plugins.module_utils import (
+    _backup_set,
+    _backup_status,
+    _disk_space,
+    _indico_mirror,
+    _offsite,
+    _repository,
+    _stored_files,
+)
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 from tests.unit.storage import Storage
@@ -176,3 +185,96 @@ def test_a_pack_needs_the_databases_only(site: Site) -> None:
     with pytest.raises(RepositoryError):
         _backup_set.run_databases(site.settings, who="me", why="before a pack")
     assert json.loads((site.sets / done.set / "manifest.json").read_text())["archive"]["left_out"]
+
+
+def kinds(path: Path) -> Iterator[None]:
+    """Put at a path, one after the other, what is no file."""
+    os.mkfifo(path)
+    yield
+    path.unlink()
+    path.mkdir()
+    yield
+    path.rmdir()
+    path.symlink_to("/dev/zero")
+    yield
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(os.path.relpath(path))
+        yield
+    path.unlink()
+
+
+@pytest.mark.parametrize("read", ["settings", "manifest", "offsite settings", "offsite status", "offsite set", "mirror", "disk space"])
+def test_what_is_no_file_is_not_read_as_one(tmp_path: Path, site: Site, read: str) -> None:
+    # B4
+    path = tmp_path / "place/manifest.json"
+    path.parent.mkdir()
+    copy = _offsite.Settings("indico", str(tmp_path / "place"), ["main"], "/none/")
+    for _kind in kinds(path):
+        if read == "settings":
+            with pytest.raises(RepositoryError, match=r"cannot be used"):
+                _backup_set.read_settings(str(path))
+        elif read == "manifest":
+            stamp = site.sets / "2026-03-02-01-00-00"
+            stamp.mkdir(parents=True, exist_ok=True)
+            path.rename(stamp / path.name)
+            with pytest.raises(RepositoryError, match=r"manifest\.json cannot be read"):
+                _backup_set.manifests(site.settings)
+            (stamp / path.name).rename(path)
+        elif read == "offsite settings":
+            with pytest.raises(RepositoryError, match=r"cannot be used"):
+                _offsite.read_settings(str(path))
+        elif read == "offsite status":
+            path.rename(tmp_path / "place/status.json")
+            with pytest.raises(RepositoryError, match=r"^No pull has left word in "):
+                _offsite.status(copy)
+            (tmp_path / "place/status.json").rename(path)
+        elif read == "offsite set":
+            assert next(_offsite._wrong_set(str(path.parent))).startswith("its manifest.json cannot be used")
+        elif read == "mirror":
+            (tmp_path / "place" / _indico_mirror.MARKER).unlink(missing_ok=True)
+            path.rename(tmp_path / "place" / _indico_mirror.MARKER)
+            with pytest.raises(_indico_mirror.MirrorError):
+                _indico_mirror.look(str(path.parent))
+            (tmp_path / "place" / _indico_mirror.MARKER).rename(path)
+        else:
+            found = _disk_space.look({"here": str(tmp_path)}, str(path), act=False)
+            assert any(f"{path} cannot be read, so nothing is known of the past" in one for one in found["warnings"])
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_run_that_could_not_write_is_refused_in_check_mode_too(site: Site, monkeypatch: pytest.MonkeyPatch, check: bool) -> None:
+    # B13
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != site.settings.directory)
+    assert site.problem(check=check) == f"{site.settings.directory} cannot be written to, so no backup can be made."
+    monkeypatch.undo()
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    assert site.problem(check=check) == "There is no rsync on this host, which copies the stored files. No backup was made."
+    assert not site.sets.exists()
+
+
+def test_room_for_the_stored_files_is_asked_before_they_are_copied(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    # B13, B20
+    site.run()
+    write(site.archive / "2014/new.pdf", "x" * 5000)
+    site.storage.add(1)
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=4000))
+    sentence = f"the new stored files need 5000 bytes on the file system of {site.settings.directory}, which has 4000 free."
+    assert site.problem(check=True) == sentence
+    assert site.problem() == f"The databases are stored, but no set was made: {sentence}"
+    assert _repository.read(site.settings.repository("main")).chains[-1].end == site.storage.ends[-1]
+    monkeypatch.undo()
+    monkeypatch.setattr(_repository, "fresh_stamp", lambda _newest, _place: "2026-03-02-02-00-00")
+    assert site.run().set
+
+
+def test_a_set_that_cannot_be_made_leaves_nothing_and_says_what_is_stored(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    # B20
+    def fail(*_arguments: object) -> None:
+        raise RepositoryError("rsync failed (exit code 11): No space left on device")
+
+    monkeypatch.setattr(_backup_set, "_copy_archive", fail)
+    assert site.problem() == "The databases are stored, but no set was made: rsync failed (exit code 11): No space left on device"
+    assert list(site.sets.iterdir()) == []
+    assert _repository.read(site.settings.repository("main")).chains[-1].end == site.storage.ends[-1]

@@ -34,7 +34,7 @@ from ansible_collections.confops.indico.plugins.module_utils._repository import 
 
 from tests.unit.storage import Storage
 
-UNCHANGED = "nothing that was there has changed."
+UNCHANGED = "nothing was packed."
 KEPT = 5  # transactions that the servers of these tests leave
 HOSTILE = {"window_days": None, "keep_daily": 1, "keep_chains_min": 1}  # keeps nothing beside the newest verified chain
 
@@ -389,8 +389,8 @@ def test_what_cannot_be_backed_up_afterwards_is_said(site: Site) -> None:
     site.during = fill_the_disk
     sentence = site.refusal()
     assert sentence == (
-        f"main: The disk is full. rooms packed, but without a full backup after it: {site.database('main')} is being packed ({site.database('main')}.pack"
-        " is there and new); back it up afterwards. Older chains stay, and the next backup makes a full one."
+        f"main: The disk is full. rooms packed and stored in full, but the backup did not end: {site.database('main')} is being packed"
+        f" ({site.database('main')}.pack is there and new); back it up afterwards. The next backup goes on from there."
     )
     assert len(site.chains("rooms")) == 2 and site.newest_is_verified("rooms")
     assert [one["why"] for one in _backup_set.manifests(site.settings)] == ["before a pack"]
