@@ -12,6 +12,7 @@ The module backup_set and the command that timers run share this code, and the l
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -202,7 +203,8 @@ def _may_run(settings: Settings) -> None:
     """Raise RepositoryError, before anything is done, when this process may not write the sets or has no rsync."""
     for place in (settings.directory, settings.sets, *map(settings.repository, settings.storages)):
         if os.path.isdir(place) and not os.access(place, os.W_OK | os.X_OK):
-            raise RepositoryError(f"{place} cannot be written to, so no backup can be made.")
+            reason = os.strerror(errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES)
+            raise RepositoryError(f"{place} cannot be written to ({reason}), so no backup can be made.")
     if not shutil.which("rsync"):
         raise RepositoryError("There is no rsync on this host, which copies the stored files. No backup was made.")
 

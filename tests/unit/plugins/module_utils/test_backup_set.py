@@ -246,7 +246,7 @@ def test_what_is_no_file_is_not_read_as_one(tmp_path: Path, site: Site, read: st
 def test_a_run_that_could_not_write_is_refused_in_check_mode_too(site: Site, monkeypatch: pytest.MonkeyPatch, check: bool) -> None:
     # B13
     monkeypatch.setattr(os, "access", lambda path, _mode: path != site.settings.directory)
-    assert site.problem(check=check) == f"{site.settings.directory} cannot be written to, so no backup can be made."
+    assert site.problem(check=check) == f"{site.settings.directory} cannot be written to (Permission denied), so no backup can be made."
     monkeypatch.undo()
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     assert site.problem(check=check) == "There is no rsync on this host, which copies the stored files. No backup was made."
