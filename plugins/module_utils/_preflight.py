@@ -557,6 +557,15 @@ def _retention(backup_window_days: Any, backup_keep_chains_min: Any, backup_max_
             yield f"{variable} is {value}; it must be 1 or more."
 
 
+def _archive_roots(backup_archive_roots: list[str], indico_prefix: str) -> Iterator[str]:
+    for number, path in enumerate(backup_archive_roots):
+        if path.rstrip("/") in _SYSTEM or f"{indico_prefix}/".startswith(f"{path.rstrip('/')}/"):
+            yield (
+                f"backup_archive_roots[{number}] is {path!r}; it must hold stored files,"
+                f" so it is neither one of the system's directories nor above {indico_prefix}."
+            )
+
+
 def _packs(backup_pack_days: Any) -> Iterator[str]:
     if int(backup_pack_days) < 0:
         yield f"backup_pack_days is {backup_pack_days}; it must be 0 or more."
@@ -671,6 +680,7 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _task_files,
     _schedules,
     _retention,
+    _archive_roots,
     _packs,
     _copy,
     _copy_amounts,

@@ -384,6 +384,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_jobs_backend": "cron", "offsite_schedule": "hourly"}, "offsite_schedule: The schedule 'hourly' cannot be given to cron"),
     ({"backup_ping_failure": "example.org"}, "backup_ping_failure is no URL; it must begin with http:// or https://."),
     ({"backup_after_tasks": "/nowhere/after.yml"}, "backup_after_tasks is /nowhere/after.yml, which is no file on the controller."),
+    ({"backup_archive_roots": ["/disk2", "/opt/"]}, "backup_archive_roots[1] is '/opt/'; it must hold stored files"),
     ({"backup_pack_days": -1}, "backup_pack_days is -1; it must be 0 or more."),
     (
         {"indico_jobs_backend": "cron", "backup_pack_schedule": "Sun *-*-1..7 03:30"},
