@@ -43,9 +43,7 @@ def wrapper(tmp_path: Path) -> Path:
     library = tmp_path / "prefix/lib"
     library.mkdir(parents=True)
     (library / "ansible_collections").symlink_to(REPOSITORY / "collections/ansible_collections")
-    template = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined).from_string(
-        (REPOSITORY / "roles/common/templates/command.sh.j2").read_text()
-    )
+    template = jinja2.Template((REPOSITORY / "roles/common/templates/command.sh.j2").read_text(), undefined=jinja2.StrictUndefined)
     command = SimpleNamespace(name="conf-backup", about="Backup sets of conf", module="_backup_command", settings="/nowhere/backup.json", user="")
     path = tmp_path / "conf-backup"
     path.write_text(template.render(ansible_managed="Ansible", indico_prefix=str(tmp_path / "prefix"), __common_command=command) + "\n")
