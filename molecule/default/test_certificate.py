@@ -11,6 +11,12 @@ from tests.lib.browser import Browser
 from tests.lib.site import Site
 
 
+def test_a_certificate_of_the_host_s_own_is_one_that_openssl_3_takes(site: Site) -> None:
+    """O19: Debian 11 added a second Basic Constraints, that of an authority, and Apache of Debian 12 did not start with it."""
+    shown = subprocess.run(["openssl", "x509", "-noout", "-text", "-in", site.certificate], capture_output=True, text=True, check=True).stdout
+    assert shown.count("X509v3 Basic Constraints") == 1 and "CA:FALSE" in shown
+
+
 def test_given_certificate_is_served_and_its_key_stays_hidden(site: Site, tmp_path: Path) -> None:
     address = site.variables["lab_address"]
     certificate, key = tmp_path / "site.crt", tmp_path / "site.key"

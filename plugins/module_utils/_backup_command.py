@@ -21,7 +21,7 @@ from ansible_collections.confops.indico.plugins.module_utils._repository import 
 
 def main(settings_path: str, arguments: list[str]) -> int:
     """Run the command and return its exit code: 0 when all is well, for check 0 to 3 as monitoring has it, 75 outside of the allowed hours, otherwise 1."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _end)
     try:
         settings = _backup_set.read_settings(settings_path)
@@ -37,8 +37,8 @@ def main(settings_path: str, arguments: list[str]) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="backup", description="Backup sets of an Indico instance.")
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Backup sets of an Indico instance.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     run = verbs.add_parser("run", help="make a backup set, if anything was committed since the last one")
     run.add_argument("--full", action="store_true", help="begin a new chain for each storage")

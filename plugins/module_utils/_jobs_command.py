@@ -22,7 +22,7 @@ _AGAIN = 20 * 3600  # seconds for which nobody is told anew that the same job st
 
 def main(settings_path: str, arguments: list[str]) -> int:
     """Run the command and return its exit code: 0 when all is well, 1 when something is wrong, 2 for words that it does not know."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         code: int = options.run(_jobs.read_settings(settings_path), options)
     except (_jobs.JobError, _units.UnitError, OSError, ValueError) as error:
@@ -31,8 +31,8 @@ def main(settings_path: str, arguments: list[str]) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jobs", description="Scheduled jobs of an Indico instance on this host.")
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Scheduled jobs of an Indico instance on this host.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     def verb(name: str, run: Callable[[_jobs.Settings, argparse.Namespace], int], text: str) -> argparse.ArgumentParser:

@@ -53,7 +53,7 @@ class Settings:
 
 def main(settings_path: str, arguments: list[str]) -> int:
     """Run the command and return its exit code: 0 when all is well, 1 when something is wrong or was refused, 2 for words that it does not know."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         result: dict[str, Any] = options.run(Settings(settings_path), options)
     except (_indico.IndicoError, _indico_mirror.MirrorError, _cleanup.CleanupError, _units.UnitError, OSError) as error:
@@ -72,12 +72,12 @@ def main(settings_path: str, arguments: list[str]) -> int:
     return 1 if result.get("problems") else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="as data")
     writes = argparse.ArgumentParser(add_help=False, parents=[common])
     writes.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser = argparse.ArgumentParser(prog="manage", description="An Indico instance on this host.")
+    parser = argparse.ArgumentParser(description="An Indico instance on this host.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     def verb(where: Any, name: str, run: _Verb, text: str, parent: argparse.ArgumentParser) -> argparse.ArgumentParser:

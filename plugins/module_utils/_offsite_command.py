@@ -18,7 +18,7 @@ from ansible_collections.confops.indico.plugins.module_utils._repository import 
 
 def main(settings_path: str, arguments: list[str]) -> int:
     """Run the command and return its exit code: 0 when all is well, for check one of _backup_status, otherwise 1."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _end)
     os.umask(0o077)
     try:
@@ -44,8 +44,8 @@ def main(settings_path: str, arguments: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="offsite", description="The copy of another host's backup sets.")
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="The copy of another host's backup sets.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("pull", help="pull what is new, verify it, and remove what is too old")
     verbs.add_parser("list", help="the sets that are here, a line each")

@@ -2,8 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The jobs that administrators of Indico 1.x wrote into crontabs by hand: found, explained and, where they are named, removed.
 
-A job is certain when each of its commands is one of those that this collection does now, and belongs to this instance. All others are "perhaps":
-somebody has to look. Nothing is removed but what is asked for, and a copy of each file is kept before it changes.
+A job is certain when each of its commands is one that this collection does now, and each of its arguments belongs to this instance. One argument that
+names another place or runs another program makes it "perhaps": somebody has to look. Nothing is removed but what is asked for, and a copy of each file
+is kept before it changes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import itertools
 import os
 import re
 import shlex
@@ -31,13 +33,17 @@ _RUN = re.compile(r"[A-Za-z0-9_-]+")  # names of files that cron and run-parts d
 _ROLES_OWN = re.compile(r"[a-z][a-z0-9_-]*-(backup|offsite|scheduler|cron)")  # files in cron.d that the roles write
 _ID = re.compile(r"[0-9a-f]{8}")
 _ENVIRONMENT = re.compile(r"""\s*(?:(?P<name>[A-Za-z_]\w*)|"[^"]*"|'[^']*')\s*=\s*(?P<value>.*)""")
+_HEADING = re.compile(r"\bdom\s+mon\s+dow\b|^#\s*(?:@\w+|(?:[\d*/,-]+\s+){4}[\w*/,-]+)\s|ansible", re.IGNORECASE)  # a comment that is more than one
 _REMOVES = r"\brm\b|-delete\b|\btmpwatch\b|\btmpreaper\b"
 
 # Commands that are joined by ; && || & or a new line, a pipe being one of them. Quotes, escapes (find's \;) and redirections (2>&1) stay whole.
 _COMMAND = re.compile(r"""(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[<>]&|&>|(?<!\|)\|(?!\|)|[^;&|\n\\"']|["'])+""", re.DOTALL)
 _KEYWORDS = {"if", "then", "else", "elif", "do", "fi", "done", "(", ")", "{", "}", "!"}
 _HARMLESS = {"cd", "[", "test", "true", ":", "exit", "echo", "sleep", "mail", "mailx", "logger", "set", "export"}
-_FILTERS = {"mail", "mailx", "logger", "tee", "cat", "grep", "egrep", "sed", "awk", "gawk", "head", "tail", "sort", "uniq", "wc", "xargs"}
+_FILTERS = {"mail", "mailx", "logger", "tee", "cat", "grep", "egrep", "head", "tail", "sort", "uniq", "wc"}  # none that may run something else
+_REMOVERS = {"rm", "gzip", "bzip2", "xz"}  # what find and xargs may run
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+_REDIRECTION = re.compile(r"\d?(?:>>?|<)(?:&\d|&-)?")
 _WRAPPERS = re.compile(r"sudo|runuser|nice|ionice|timeout|env|exec|time|setsid|chronic|nohup|sh|bash|dash|python[\d.]*")
 
 _VALUE = r"""(?:"[^"]*"|'[^']*'|[^\s&;|"']+)"""
@@ -75,6 +81,7 @@ class Kind:
     program: str = ""
     own: str = ""
     backs_up: bool = False  # certain only where role backup does it
+    elsewhere: str = ""  # arguments that may name a place outside of the prefix: an option and its value, or a word
 
 
 KINDS = [
@@ -84,6 +91,7 @@ KINDS = [
         "role logrotate, logrotate_keep",
         "the logs would be rotated twice, and a restart of Apache answers requests with 503",
         program=r"httpd_logrotate(\.sh)?",
+        elsewhere=r"/usr/sbin/(?:httpd|apache2)",
     ),
     Kind(
         "indico_logs",
@@ -132,6 +140,7 @@ KINDS = [
         "it ends with 0 when a backup cannot be restored, and two at once destroy each other's files",
         program=r"repozo(\.py)?",
         backs_up=True,
+        elsewhere=r"-\w*r \S+|--repository[= ]\S+",
     ),
     Kind(
         "scheduler",
@@ -287,6 +296,7 @@ def remove(report: Report, wanted: list[str], copies: str, *, check: bool = Fals
         raise CrontabError(f"There is no directory {copies} for the copies of what changes, so nothing was removed.")
     for file, chosen in plan:
         numbers = {number for one in chosen for number in one.numbers}
+        numbers |= _comments(file, numbers)
         report.removed += chosen
         gone = "".join(_printable(_text(line).rstrip("\r\n")) + "\n" for number, line in enumerate(file.lines) if number in numbers)
         report.diff.append({"before_header": file.shown, "after_header": file.shown, "before": gone, "after": ""})
@@ -298,6 +308,24 @@ def remove(report: Report, wanted: list[str], copies: str, *, check: bool = Fals
         except (CrontabError, OSError) as error:
             done = [earlier.shown for earlier, _chosen in plan[: plan.index((file, chosen))]]
             raise CrontabError(f"{error}{' Before that, lines were removed from ' + ', '.join(done) + '.' if done else ''}") from error
+
+
+def _comments(file: _File, numbers: set[int]) -> set[int]:
+    """Return the numbers of the comments that belong to removed jobs alone: the block above them, when nothing else follows it.
+
+    A crontab's header (m h dom mon dow) and a job that was commented out stay, since they say more than what the removed line does.
+    """
+    found: set[int] = set()
+    texts = [_text(line).strip() for line in file.lines]
+    for first in (number for number in numbers if number - 1 not in numbers):
+        after = next(number for number in range(first, len(texts) + 1) if number not in numbers)
+        if after < len(texts) and texts[after] and not texts[after].startswith("#"):
+            continue  # the block may be about the line that stays
+        for number in range(first - 1, -1, -1):
+            if not texts[number].startswith("#") or _HEADING.search(texts[number]):
+                break
+            found.add(number)
+    return found
 
 
 def lines(report: Report, *, check: bool = False) -> list[str]:
@@ -342,11 +370,18 @@ class _Judge:
         known = 0
         for command in _COMMAND.findall(text):
             first, *others = _pipe(command)
-            one = self._known(command, first)
-            if any(words[0] not in _FILTERS for words in others) or not (one or _harmless(first)):
+            one = self._known(" | ".join(map(" ".join, [first, *others])), first)  # without a comment, which names nothing that is worked on
+            if not all(self._filter(words) for words in others) or not (one or _harmless(first)):
                 return False
             known += one
         return known > 0
+
+    def _filter(self, words: list[str]) -> bool:
+        """Return whether a command behind a pipe only reads, shows or sends what comes, or removes files of those names."""
+        if words[0] == "xargs":
+            run = [word for word in words[1:] if not re.fullmatch(r"-\S*|\d+|{}", word)]
+            return bool(run) and run[0].rpartition("/")[2] in _REMOVERS and all(map(self._inside, _operands(_without_redirections(run[1:]))))
+        return words[0] in _FILTERS and not any("$(" in word or "`" in word for word in words)
 
     def note(self, file: _File, kind: Kind) -> str:
         """Return what else is to be known of a job."""
@@ -355,12 +390,77 @@ class _Judge:
 
     def _known(self, command: str, words: list[str]) -> bool:
         for kind, patterns in self.kinds:
-            run = _run(words, kind.program) if kind.program and all(one.search(command) for one in patterns) else ""
+            run = _run(words, kind.program) if kind.program and all(one.search(command) for one in patterns) else []
             if run:
                 # Bare or where packages put it; in another directory it is another instance's.
-                own = kind.own and re.match(rf"(?:/usr(?:/local)?/s?bin/)?(?:{kind.own})", run)
-                return bool(own or self.named.search(command)) and (self.backs_up or not kind.backs_up)
+                own = kind.own and re.match(rf"(?:/usr(?:/local)?/s?bin/)?(?:{kind.own})", " ".join(run))
+                mine = bool(own or self.named.search(command)) and self._place(run[0], program=True)
+                return mine and self._arguments(kind, run) and (self.backs_up or not kind.backs_up)
         return False
+
+    def _arguments(self, kind: Kind, run: list[str]) -> bool:
+        """Return whether every argument of a known program is this instance's, and none runs another program."""
+        program = run[0].rpartition("/")[2]
+        words = _without_redirections(run[1:])
+        if kind.elsewhere:
+            words = re.sub(rf"(?<!\S)(?:{kind.elsewhere})(?!\S)", "", " ".join(words)).split()
+        if any("$" in word or "`" in word or ".." in word.split("/") for word in words):
+            return False
+        if program == "find":
+            return self._find(words)
+        if kind.name == "pack":
+            return all(self._server(word) for word in _operands(words, "-d -t -p -S -n --days --time --port --name")) and self._options(words)
+        operands = _operands(words, "-m --mtime" if program in ("tmpwatch", "tmpreaper") else "")
+        if program in {"mv", *_REMOVERS}:  # their operands are files, so that a word without a directory is one of an unknown place
+            return self._options(words) and bool(operands) and all(self._inside(word) for word in operands)
+        return self._options(words) and all(self._place(word) for word in operands)
+
+    def _find(self, words: list[str]) -> bool:
+        starts = list(itertools.takewhile(lambda word: word[0] not in "-(!", words))
+        rest = words[len(starts) :]
+        for number, word in enumerate(rest):
+            if re.fullmatch(r"-(?:exec|execdir|ok|okdir)", word):
+                if not (rest[number + 1 :] and rest[number + 1].rpartition("/")[2] in _REMOVERS):
+                    return False
+                rest[number + 1] = ""
+            elif word.startswith(("-fprint", "-fls", "-files0-from")):
+                return False
+        return bool(starts) and all(self._inside(word) for word in starts) and all(self._place(word) for word in rest)
+
+    def _options(self, words: list[str]) -> bool:
+        return all(self._place(word.partition("=")[2]) for word in words if word.startswith("-"))
+
+    def _inside(self, word: str) -> bool:
+        return bool(self.named.match(word))
+
+    def _place(self, word: str, *, program: bool = False) -> bool:
+        """Return whether a word names no place, or one of the instance's. The place of a program may be the system's."""
+        if program and re.fullmatch(r"/(?:usr/|usr/local/)?s?bin/[^/]+", word):
+            return True
+        return ("/" not in word and not re.search(r"\w:\S", word)) or self._inside(word)
+
+    def _server(self, word: str) -> bool:
+        """Return whether a word of zeopack's names a server of this host."""
+        host, _colon, port = word.rpartition(":")
+        return self._inside(word) or word in _LOCAL or ((host or "localhost") in _LOCAL and port.isdigit())
+
+
+def _without_redirections(words: list[str]) -> list[str]:
+    """Return the words without those that say where output goes: it ends with the job."""
+    kept, skip = [], False
+    for word in words:
+        match = _REDIRECTION.match(word)
+        if skip or match:
+            skip = bool(match) and match.end() == len(word) and "&" not in word  # type: ignore[union-attr]
+        else:
+            kept.append(word)
+    return kept
+
+
+def _operands(words: list[str], with_value: str = "") -> list[str]:
+    """Return the words that are no options. with_value names those options whose next word is a number or a name, and no operand."""
+    skipped = with_value.split()
+    return [word for before, word in zip(["", *words], words) if word and not word.startswith("-") and before not in skipped]
 
 
 def _pipe(command: str) -> list[list[str]]:
@@ -370,6 +470,8 @@ def _pipe(command: str) -> list[list[str]]:
     commands: list[list[str]] = [[]]
     try:
         for word in reader:
+            if word.startswith("#"):
+                break
             if word == "|":
                 commands.append([])
             else:
@@ -382,17 +484,17 @@ def _pipe(command: str) -> list[list[str]]:
     return [first, *(words or ["?"] for words in commands[1:])]
 
 
-def _run(words: list[str], program: str) -> str:
-    """Return what is run, with its arguments, if that is the program, be it by sudo, nice or an interpreter with their options."""
+def _run(words: list[str], program: str) -> list[str]:
+    """Return the words from the program on, if that is what is run, be it by sudo, nice or an interpreter with their options."""
     option = False
     for number, word in enumerate(words):
         name = word.rpartition("/")[2]
         if re.fullmatch(program, name):
-            return " ".join(words[number:])
+            return words[number:]
         if word == "-c" or not (option or word.startswith("-") or _WRAPPERS.fullmatch(name) or re.fullmatch(r"\d+\w?|\w+=\S*", word)):
-            return ""
+            return []
         option = word.startswith("-")
-    return ""
+    return []
 
 
 def _harmless(words: list[str]) -> bool:

@@ -23,7 +23,7 @@ from ansible_collections.confops.indico.plugins.module_utils._zeo_info import Li
 
 def main(settings_path: str, arguments: list[str]) -> int:
     """Run the command and return its exit code: 0 when all is well, for check 0 to 3 as monitoring has it, otherwise 1."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     options.settings = settings_path
     try:
         return _VERBS[options.verb](_zeo.read_settings(settings_path), options)
@@ -32,8 +32,8 @@ def main(settings_path: str, arguments: list[str]) -> int:
         return _backup_status.UNKNOWN if options.verb == "check" else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="zeo", description="The database servers of an Indico instance.")
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="The database servers of an Indico instance.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("status", help="what each server does, as JSON")
     check = verbs.add_parser("check", help="one line and an exit code for monitoring", formatter_class=argparse.ArgumentDefaultsHelpFormatter)

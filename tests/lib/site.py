@@ -72,7 +72,7 @@ class Site:
     def certificate(self) -> Path:
         """Return a file with the certificate that the host made for itself."""
         copy = CACHE / "lab" / f"{self.name}.crt"
-        copy.write_text(self.run(f"cat {self.prefix}/etc/selfsigned-{self.variables['lab_address']}.crt"))
+        copy.write_text(self.run(f"cat {self.prefix}/etc/selfsigned-{self.variables['lab_address']}-v2.crt"))
         return copy
 
     def browser(self) -> Browser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 import yaml
@@ -45,4 +46,21 @@ def imported(name: str) -> set[str]:
 )
 def test_the_code_is_all_that_the_command_imports(role: str, command: str) -> None:
     variables = yaml.safe_load((REPOSITORY / f"roles/{role}/vars/main.yml").read_text(encoding="utf-8"))
-    assert variables[f"__{role}_code"] == sorted(imported(command))
+    assert variables[f"__{role}_code"] == sorted(imported(command) | imported("_completion"))
+
+
+def test_python_on_a_host_takes_no_code_from_the_current_directory() -> None:
+    """S1: without -I the current directory comes first on sys.path, and a service user may have put a module there for root to import.
+
+    build runs in a directory that it has just made.
+    """
+    calls = re.compile(r"python3(?:, *\"?|\s+)(?!-I\b)-")
+    places = [path for path in (REPOSITORY / "roles").rglob("*") if path.is_file() and path.name != "build"]
+    places += (REPOSITORY / "playbooks").rglob("*.yml")
+    found = [
+        f"{path.relative_to(REPOSITORY)}:{number}"
+        for path in places
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if calls.search(line)
+    ]
+    assert not found

@@ -23,11 +23,11 @@ from ansible_collections.confops.indico.plugins.module_utils import (
 
 MODULES = Path(__file__).parents[4] / "plugins/modules"
 COMMANDS = {
-    "backup": _backup_command._parser,
-    "jobs": _jobs_command._parser,
-    "manage": _manage_command._parser,
-    "offsite": _offsite_command._parser,
-    "zeo": _zeo_command._parser,
+    "backup": _backup_command.parser,
+    "jobs": _jobs_command.parser,
+    "manage": _manage_command.parser,
+    "offsite": _offsite_command.parser,
+    "zeo": _zeo_command.parser,
 }
 WRONG = ("nan", "inf", "-inf", "1e99", "-1", "99999999999999999999")
 

@@ -200,6 +200,81 @@ def test_no_job_of_the_instance(host: Host, line: str) -> None:
     assert host.job(line) is None
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "find /opt/indico/tmp /var/tmp -type f -mtime +1 -exec rm {} \\;",
+        "find . /opt/indico/tmp -type f -delete",
+        "rm -rf /opt/indico/cache/* /srv/x/*",
+        "rm -rf /opt/indico/cache/../../x/*",
+        "rm -rf /opt/indico/cache/* old",
+        "rm -rf /opt/indico/tmp/$X",
+        "/opt/indico/bin/zeopack a b",
+        "zeopack localhost:9675 other:9675",
+        "zeopack -h other.example.org -p 9675",
+        "/opt/indico/bin/repozo -BQ -r /backup -f /opt/plone/Data.fs",
+        "/opt/plone/bin/repozo -BQ -r /backup -f /opt/indico/db/Data.fs",
+        "find /opt/indico/tmp -type f -mtime +1 | xargs scp -t other:",
+        "find /opt/indico/tmp -type f -mtime +1 -delete -print | xargs rm -f /srv/x",
+        "find /opt/indico/tmp -type f -mtime +1 -exec cp {} /mnt \\; -delete",
+        "find /opt/indico/tmp -type f -mtime +1 -fprint /srv/list -delete",
+        "find /opt/indico/cache -newer /srv/mark -delete",
+        "find /srv/x -type f -delete # not /opt/indico/tmp",
+        "/opt/other/bin/packDB.py # /opt/indico",
+        "mv /opt/indico/log/scheduler.log.1 /backup/logs",
+        "python /opt/indico/bin/maintenance/removeOldBackups.py /srv/plone/backups",
+        "find /opt/indico/tmp -type f -delete -print | awk '{system(\"x \" $0)}'",
+        "/opt/indico/bin/indicolog_rotate /opt/indico/log/ --then=/usr/local/bin/report",
+    ],
+)
+def test_an_argument_that_names_another_place_makes_a_job_uncertain(host: Host, line: str) -> None:
+    """O13: thirteen of sixteen such jobs were certain, and remove=all took them."""
+    found = host.job(line)
+    assert found is None or not found[1]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "find /opt/indico/tmp/ /opt/indico/cache -type f -name '*.tmp' -mtime +1 -exec /bin/rm -f {} + >/dev/null 2>&1",
+        "find /opt/indico/tmp -type f -delete > /var/log/clean.log 2>&1",
+        "find /opt/indico/tmp -type f -delete # clean up",
+        "/usr/local/bin/zeopack -d 3 localhost:9675 127.0.0.1:9676",
+        "zeopack -t 02:00 localhost:9675",
+        "/opt/indico/bin/httpd_logrotate /usr/sbin/httpd 120 /opt/indico/log/",
+        "nice repozo -BvzQ --repository=/backup/main --file=/opt/indico/db/Data.fs",
+        "tmpwatch -m 24 /opt/indico/tmp",
+    ],
+)
+def test_a_job_of_the_instance_alone_stays_certain(host: Host, line: str) -> None:
+    found = host.job(line)
+    assert found and found[1]
+
+
+def test_the_comment_above_a_removed_job_goes_with_it(host: Host) -> None:
+    """O14: without its job it misleads. One that says more stays: a heading, a job that is commented out, a comment with other jobs below."""
+    content = """# m h  dom mon dow   command
+# pack
+# every night
+0 2 * * * packDB.py
+
+# both
+0 3 * * * packDB.py -v
+0 4 * * * /usr/bin/other
+
+# two of ours
+0 5 * * * indico_scheduler start
+0 6 * * * packDB.py
+# 0 7 * * * /usr/bin/off
+0 8 * * * packDB.py --x
+# the last
+0 9 * * * packDB.py
+"""
+    path = host.file(f"{SPOOL}/root", content, 0o600)
+    host.remove("all")
+    assert path.read_text() == ("# m h  dom mon dow   command\n\n# both\n0 4 * * * /usr/bin/other\n\n# 0 7 * * * /usr/bin/off\n")
+
+
 def test_comments_and_environment_are_none(host: Host) -> None:
     content = """
 # 00 02 * * * python2.6 /opt/indico/bin/maintenance/packDB.py
@@ -293,6 +368,7 @@ def test_removal_leaves_every_other_byte(host: Host) -> None:
     assert [(one.line - 4, one.kind.name) for one in done.removed] == [(line, kind) for line, kind, certain in FOUND if certain]
     gone = {line + 4 for line, _kind, certain in FOUND if certain}
     lines = original.split(b"\n")
+    gone |= {line + 4 for line in (5, 7, 9, 11, 13, 17, 21)}  # O14: their comments, but for the last one, which a job follows that stays
     assert path.read_bytes() == b"\n".join(line for number, line in enumerate(lines, 1) if number not in gone)
     after = path.stat()
     assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
@@ -311,7 +387,9 @@ def test_only_what_is_named_goes(host: Host) -> None:
     done = host.remove(ids[f"{SPOOL}/apache", 25], ids[f"{SPOOL}/apache", 16], "0123abcd")
     assert [one.line for one in done.removed] == [16, 25, 26]
     assert done.unknown == ["0123abcd"]
-    assert mine.read_text() == "".join(line + "\n" for line in CRONTAB.splitlines() if "df |" not in line) + "0 6 * * * packDB.py\n"
+    assert (
+        mine.read_text() == "".join(line + "\n" for line in CRONTAB.splitlines() if "df |" not in line and "check disk" not in line) + "0 6 * * * packDB.py\n"
+    )
     for copy in host.copies.iterdir():
         copy.unlink()
     assert host.remove(f"{SYSTEM}/old").removed[0].kind.name == "other"
