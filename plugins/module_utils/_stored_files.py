@@ -1,14 +1,150 @@
 # Copyright: (c) 2026, confops developers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Whether the files that Indico's database names lie in a directory: its archive, or a backup set's copy of it.
+"""Indico's stored files: its archive, and a backup set's copy of it.
 
-The directory is listed once, as a set of paths, so that every name can be looked up. Paths are bytes, relative to the directory.
+Two questions are answered here. Do the files that the database names lie in a directory? Can a set's files take the place of the archive?
+A directory is listed once, as a set of paths, so that every name can be looked up. Paths are bytes, relative to the directory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+_BLOCK = 4096  # bytes that a file system gives to a file at once
+_OWN = (".restored", ".replaced-", ".failed-", "lost+found")  # how names begin that an exchange leaves in the archive, when that is a mount point
+
+
+@dataclass
+class Exchange:
+    """How a set's files take the place of the archive. Paths are absolute; sizes are bytes.
+
+    target: the archive, where the paths' links lead; copy: where the set's files are written first; kept: the directory of what was there,
+    with STAMP at its end. With mount_point the archive cannot be renamed, so the contents are exchanged instead. writable: the run may write
+    beside the archive. problems: sentences; while there are any, a restore must not begin.
+    """
+
+    target: str
+    copy: str
+    kept: str
+    mount_point: bool
+    same_file_system: bool
+    writable: bool
+    needed_bytes: int = 0
+    free_bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def plan(source: str, archive: str, stamp: str = "STAMP") -> Exchange:
+    """Say whether the files of source (a set's archive) can take the place of those in archive, and where they go. Changes nothing.
+
+    stamp: what the name of the replaced files ends with. Raises OSError when source cannot be read.
+    """
+    target = os.path.realpath(archive)
+    mounted = is_mount_point(target)
+    place = target if mounted else os.path.dirname(target)
+    name = "" if mounted else os.path.basename(target)
+    found = Exchange(
+        target=target,
+        copy=os.path.join(place, f"{name}.restored"),
+        kept=os.path.join(place, f"{name}.replaced-{stamp}"),
+        mount_point=mounted,
+        same_file_system=not os.path.isdir(target) or os.stat(target).st_dev == os.stat(os.path.dirname(target)).st_dev,
+        writable=os.access(place, os.W_OK | os.X_OK),
+    )
+    found.problems += _obstacles(found, place, archive)
+    found.needed_bytes = taken(source)
+    with contextlib.suppress(FileNotFoundError):
+        found.needed_bytes = max(found.needed_bytes - taken(found.copy), 0)  # an earlier run, which was killed, may have copied some
+    if os.path.isdir(place):
+        found.free_bytes = shutil.disk_usage(place).free
+        if found.needed_bytes > found.free_bytes:
+            found.problems.append(f"The stored files need {found.needed_bytes} bytes on the file system of {place}, which has {found.free_bytes} free.")
+    return found
+
+
+def _obstacles(found: Exchange, place: str, archive: str) -> Iterator[str]:
+    """Yield sentences about what keeps the files of a set from the place of the archive. After a reboot, a mount inside would hide what was restored."""
+    if not os.path.isdir(place):
+        yield f"{place} is no directory, so the stored files cannot be restored beside {archive}."
+    elif not found.writable:
+        yield f"{place} cannot be written to, so the stored files cannot be restored in {archive}."
+    if os.path.lexists(found.target) and not os.path.isdir(found.target):
+        yield f"{archive} is no directory, so stored files cannot be exchanged with it."
+    for mount in _mount_points():
+        if mount.startswith(f"{found.target}/"):
+            yield f"{mount} is a mount point inside {archive}, and would stay with the replaced files. Unmount it first."
+
+
+def exchange(archive: str, incoming: str, outgoing: str) -> bool:
+    """Put the directory incoming in the place of the archive, whose own files go to outgoing. Return whether anything was done: nothing without incoming.
+
+    The archive is renamed where that is possible. In a mount point its entries are moved one by one; the next run goes on with what a killed one began.
+    Raises OSError.
+    """
+    archive = os.path.realpath(archive)
+    if not os.path.isdir(incoming):
+        return False
+    if not is_mount_point(archive):
+        if os.path.lexists(archive):
+            os.rename(archive, outgoing)
+        os.rename(incoming, archive)
+        return True
+    aside = os.path.join(archive, f"{_OWN[0]}-whole")  # tells a later run that all that was there is aside already
+    if not os.path.exists(aside):
+        os.makedirs(outgoing, 0o750, exist_ok=True)
+        _move([one for one in os.listdir(archive) if not one.startswith(_OWN)], archive, outgoing)
+        _copy_owner(archive, outgoing)
+        with open(aside, "wb"):
+            pass
+    _move(os.listdir(incoming), incoming, archive)
+    os.rmdir(incoming)
+    os.unlink(aside)
+    return True
+
+
+def _move(names: list[str], source: str, target: str) -> None:
+    for name in names:
+        os.rename(os.path.join(source, name), os.path.join(target, name))
+
+
+def _copy_owner(source: str, target: str) -> None:
+    found = os.stat(source)
+    os.chown(target, found.st_uid, found.st_gid)
+    os.chmod(target, stat.S_IMODE(found.st_mode))
+
+
+def taken(directory: str) -> int:
+    """Return the bytes that the files and directories below a directory take when they are copied, a file with several names once. Raises OSError."""
+    total, seen, waiting = 0, set(), [directory]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                    total += _BLOCK
+                elif (found.st_dev, found.st_ino) not in seen:
+                    if found.st_nlink > 1:
+                        seen.add((found.st_dev, found.st_ino))
+                    total += -(-found.st_size // _BLOCK) * _BLOCK
+    return total
+
+
+def is_mount_point(path: str) -> bool:
+    """Whether something is mounted there, also when it is of the same file system as its parent (a bind mount)."""
+    return os.path.ismount(path) or os.path.realpath(path) in _mount_points()
+
+
+def _mount_points() -> list[str]:
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        return [re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split()[4]) for line in stream]
+    return []
 
 
 def listing(directory: str) -> set[bytes]:

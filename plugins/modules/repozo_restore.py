@@ -206,7 +206,7 @@ more:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _history, _restore
+from ansible_collections.confops.indico.plugins.module_utils import _history, _numbers, _restore
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 
@@ -226,7 +226,7 @@ def main() -> None:
             "mode": {"type": "str"},
             "since": {"type": "str"},
             "until": {"type": "str"},
-            "limit": {"type": "int", "default": 1000},
+            "limit": {"type": _numbers.COUNT, "default": 1000},
         },
         mutually_exclusive=[("time", "transaction")],
         required_if=[("state", "restored", ["target"])],

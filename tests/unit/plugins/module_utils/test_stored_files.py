@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,89 @@ def test_both_ways_are_compared_and_lists_are_limited(tmp_path: Path) -> None:
     assert report["orphans"] == {"count": 3, "bytes": 9, "paths": ["C2/b"]}
     assert report["unnamed"] == {"count": 1, "objects": found["unnamed"]} and report["broken"] == {"count": 0, "objects": []}
     assert _indico_file_check.compare(found, str(tmp_path), present, 9)["orphans"]["paths"] == ["C2/b", "C2/c", "\\xff"]
+
+
+def archive_with(tmp_path: Path, *, mounted: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Return the paths of a set's files and of an archive with other files, which may be a mount point."""
+    store(tmp_path / "set", b"2026/new.pdf")
+    store(tmp_path / "archive", b"2026/old.pdf", b"2025/old.pdf")
+    monkeypatch.setattr(_stored_files, "_mount_points", lambda: [str(tmp_path / "archive")] if mounted else [])
+    return str(tmp_path / "set"), str(tmp_path / "archive")
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_stored_files_are_exchanged_also_in_a_mount_point_and_back_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounted: bool) -> None:
+    # B10
+    source, archive = archive_with(tmp_path, mounted=mounted, monkeypatch=monkeypatch)
+    found = _stored_files.plan(source, archive, "S")
+    assert (found.mount_point, found.writable, found.problems) == (mounted, True, [])
+    assert 0 < found.needed_bytes < found.free_bytes
+    shutil.copytree(source, found.copy)
+    assert _stored_files.plan(source, archive, "S").needed_bytes == 0
+    assert _stored_files.exchange(archive, found.copy, found.kept)
+    present = {path for path in _stored_files.listing(archive) if not path.startswith(b".replaced-")}
+    assert present == {b"2026/new.pdf"} and _stored_files.listing(found.kept) == {b"2026/old.pdf", b"2025/old.pdf"}
+    assert not _stored_files.exchange(archive, found.copy, found.kept)
+    failed = found.kept.replace("replaced", "failed")
+    assert _stored_files.exchange(archive, found.kept, failed)
+    assert _stored_files.listing(failed) == {b"2026/new.pdf"}
+    assert {path for path in _stored_files.listing(archive) if not path.startswith(b".failed-")} == {b"2026/old.pdf", b"2025/old.pdf"}
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_an_exchange_that_was_killed_at_any_step_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounted: bool) -> None:
+    # B10
+    class Killed(BaseException):
+        pass
+
+    rename, step, done = os.rename, 0, False
+    while not done:
+        step += 1
+        place = tmp_path / str(step)
+        source, archive = archive_with(place, mounted=mounted, monkeypatch=monkeypatch)
+        found = _stored_files.plan(source, archive, "S")
+        shutil.copytree(source, found.copy)
+        left = step
+
+        def dying(before: str, after: str) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise Killed
+            rename(before, after)
+
+        monkeypatch.setattr(os, "rename", dying)
+        try:
+            _stored_files.exchange(archive, found.copy, found.kept)
+            done = True
+        except Killed:
+            monkeypatch.setattr(os, "rename", rename)
+            assert _stored_files.exchange(archive, found.copy, found.kept)
+        present = {path for path in _stored_files.listing(archive) if not path.startswith(b".replaced-")}
+        assert present == {b"2026/new.pdf"} and _stored_files.listing(found.kept) == {b"2026/old.pdf", b"2025/old.pdf"}
+    assert step == (4 if mounted else 3)
+
+
+def test_a_plan_names_what_keeps_the_stored_files_from_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # B10
+    source, archive = archive_with(tmp_path, mounted=False, monkeypatch=monkeypatch)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10, 9, 1))
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    monkeypatch.setattr(_stored_files, "_mount_points", lambda: [f"{archive}/2025"])
+    first, second, third = _stored_files.plan(source, archive).problems
+    assert first == f"{tmp_path} cannot be written to, so the stored files cannot be restored in {archive}."
+    assert second == f"{archive}/2025 is a mount point inside {archive}, and would stay with the replaced files. Unmount it first."
+    assert third == f"The stored files need 8192 bytes on the file system of {tmp_path}, which has 1 free."
+
+
+def test_an_archive_behind_a_link_is_exchanged_where_the_link_leads(tmp_path: Path) -> None:
+    # B12
+    store(tmp_path / "set", b"a")
+    store(tmp_path / "disk2/archive", b"b")
+    (tmp_path / "archive").symlink_to("disk2/archive")
+    found = _stored_files.plan(str(tmp_path / "set"), str(tmp_path / "archive"))
+    assert found.copy == f"{tmp_path}/disk2/archive.restored"
+
+
+def test_mount_points_of_this_machine_are_known() -> None:
+    assert _stored_files.is_mount_point("/proc") and not _stored_files.is_mount_point("/proc/self")
