@@ -112,7 +112,7 @@ workers:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _quiet, _units
+from ansible_collections.confops.indico.plugins.module_utils import _numbers, _quiet, _units
 
 
 def act(options: dict[str, Any], check: bool) -> dict[str, Any]:
@@ -138,8 +138,8 @@ def main() -> None:
             "web": {"type": "str", "default": "apache2.service"},
             "url": {"type": "str", "default": ""},
             "public_url": {"type": "str", "default": ""},
-            "ports": {"type": "list", "elements": "int", "default": []},
-            "patience": {"type": "int", "default": 30},
+            "ports": {"type": "list", "elements": _numbers.PORT, "default": []},
+            "patience": {"type": _numbers.WHOLE_SECONDS, "default": 30},
         },
         supports_check_mode=True,
     )
