@@ -9,12 +9,22 @@ import re
 import pytest
 
 from tests.lib.browser import Browser
+from tests.lib.load import only_closed
 from tests.lib.playbook import Run
 from tests.lib.site import Site
 from tests.lib.source import appears, start
 
 BACKUP, RESTORE, COMMAND = "playbooks/backup.yml", "playbooks/restore.yml", "/opt/indico/bin/indico-backup"
 DATABASE = "/opt/indico/db/main/Data.fs"
+# Waits until another file has the database's name, then notes who could write to it.
+_WATCH = rf"""cat > /run/watch <<'END'
+old=$(stat --format %i {DATABASE})
+while [ "$(stat --format %i {DATABASE} 2> /dev/null || echo $old)" = $old ]; do sleep 0.02; done
+workers=$(pgrep -u indico -f '^\(wsgi:') && loaded=0
+for pid in $workers; do if grep -q cPersistence /proc/$pid/maps; then loaded=$((loaded + 1)); fi; done
+echo "workers $(echo $workers | wc -w), with Indico $loaded, schedulers $(pgrep -c -f bin/indico_scheduler)" > /run/at-exchange
+END
+rm -f /run/at-exchange; nohup bash /run/watch > /dev/null 2>&1 &"""
 
 
 def back_up(site: Site, **extra: object) -> dict:
@@ -39,14 +49,15 @@ def titles(site: Site) -> list[str]:
     return sorted(set(re.findall(r"Marked \w+", page)))
 
 
-def stored_file(site: Site) -> bytes:
+def stored_file(site: Site) -> tuple[str, bytes]:
+    """Return the path and the content of a stored file that a page of the category shows."""
     visitor = site.browser()
     page = visitor.get("/category/2/").text
     for event in sorted(set(re.findall(r"/event/\d+/", page))):
         for link in re.findall(r'href="([^"]+/material/[^"]+)"', visitor.get(event).text):
             answer = visitor.get(link)
             if answer.headers.get("Content-Type") == "application/pdf":
-                return answer.content
+                return link, answer.content
     raise AssertionError("no event of the category shows a stored file")
 
 
@@ -111,7 +122,14 @@ def test_everything_is_destroyed_and_comes_back_as_of_each_set(site: Site, histo
     assert titles(site) == ["Marked one", "Marked three", "Marked two"]
     assert stored_file(site) == before
     for name, expected in (("one", ["Marked one"]), ("two", ["Marked one", "Marked two"])):
-        restore(site, set=history[name]["stamp"])
+        # O8: pages, stored files, which Apache sends, and the port that leads to the other one.
+        site.run(_WATCH)
+        old = set(site.workers())
+        with only_closed(site.browser(), "/", before[0], f"http://{site.variables['lab_address']}/"):
+            restore(site, set=history[name]["stamp"])
+        # No worker and no scheduler knew the old database any more when the new one took its place.
+        assert site.run("cat /run/at-exchange") == "workers 2, with Indico 0, schedulers 0"
+        assert not old & set(site.workers())
         assert titles(site) == expected
         assert site.browser().log_in("admin", site.password("admin")) == "in"
     # What a restore replaced is a database too: nothing is lost by choosing the wrong set.

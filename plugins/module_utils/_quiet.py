@@ -16,6 +16,7 @@ import os
 import pwd
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ansible_collections.confops.indico.plugins.module_utils import _info, _units
@@ -24,6 +25,8 @@ _PAUSE = 0.1  # seconds between two looks
 _CALM = 1.0  # seconds without a loaded worker: a request that Apache let in just before the site closed has loaded one by then
 _TERM = 7.0  # mod_wsgi gives requests 5 seconds when it is told to stop
 _KILL = 5.0
+_OPEN = 10.0
+_AHEAD = 1.0  # Apache may start new workers before systemd notes that the reload has ended
 _ESTABLISHED = "01"
 _PROC = "/proc"
 
@@ -124,15 +127,15 @@ def _holders(inodes: set[str]) -> set[str]:
 
 def closed(url: str, public_url: str) -> None:
     """Raise QuietError when Apache lets visitors in, who could reach a worker at any time. An Apache that does not run lets nobody in."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + _OPEN
     while True:
         page = _info.page(url, public_url, 30)
         if page["status"] == 503 or (page["status"] is None and _is_refused(page["error"])):
             return
         if time.monotonic() > deadline:
             raise QuietError(
-                f"The home page answers {page['status'] or page['error']} although the site is closed. site.yml brings the configuration of Apache that"
-                " answers 503; run that, then this again."
+                f"The home page answers {page['status'] or page['error']} although the site is closed. Run site.yml, which brings Apache's configuration"
+                " for it, then this again. No database was touched."
             )
         time.sleep(0.5)
 
@@ -202,14 +205,25 @@ def renew(unit: str, user: str, instance: str, patience: float) -> list[int]:
     It keeps its ports open meanwhile. One that does not run is started. Raises QuietError and UnitError.
     """
     old = set(workers(user, instance))
-    # A worker may have ended a moment ago, so that Apache has not put another one in its place.
     running = _units.show([unit], ("ActiveState",))[0]["ActiveState"] in ("active", "reloading")
     _units.act("reload" if running else "start", unit)
+    return _wait_for_new(unit, user, instance, patience, lambda worker: worker not in old)
+
+
+def fresh(unit: str, user: str, instance: str, patience: float) -> list[int]:
+    """Wait until all workers are younger than the last reload of Apache, and return their pids. Raises QuietError and UnitError."""
+    changed = int(_units.show([unit], ("StateChangeTimestampMonotonic",))[0]["StateChangeTimestampMonotonic"]) / 1e6
+    asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)  # processes are dated by the clock that goes on meanwhile
+    since = (changed + asleep - _AHEAD) * os.sysconf("SC_CLK_TCK")
+    return _wait_for_new(unit, user, instance, patience, lambda worker: worker.started >= since)
+
+
+def _wait_for_new(unit: str, user: str, instance: str, patience: float, is_new: Callable[[Worker], bool]) -> list[int]:
     deadline = time.monotonic() + patience
     while True:
-        now = set(workers(user, instance))
-        if now and not now & old:
+        now = workers(user, instance)
+        if now and all(is_new(worker) for worker in now):
             return sorted(worker.pid for worker in now)
         if time.monotonic() > deadline:
-            raise QuietError(f"{unit} has not started new workers of {instance} {patience:.0f} s after it was told to; its log says why.")
+            raise QuietError(f"{unit} has not started new workers of {instance} {patience:.0f} s after it was told to. Its log says why.")
         time.sleep(_PAUSE)

@@ -12,14 +12,15 @@ description:
   - Sees that the site is closed, stops the scheduler, ends the workers, and waits until nobody is connected to the databases.
   - Apache goes on to run, so visitors get the maintenance page and no refused connection.
   - Apache starts new workers in the place of the old ones. They load Indico with their first request, which none reaches while the site is closed.
-  - With O(state=renewed) Apache then reads its configuration and loads its modules anew, with its ports open.
+  - With O(state=renewed) Apache reads its configuration and loads its modules anew, with its ports open.
+  - With O(state=fresh) the module waits until a reload that another task began has replaced every worker.
 author:
   - confops developers (@confops)
 options:
   state:
     description: What to bring about.
     type: str
-    choices: [calm, renewed]
+    choices: [calm, renewed, fresh]
     default: calm
   instance:
     description: Name of the instance, which is also the name of its group of workers.
@@ -34,7 +35,7 @@ options:
     type: str
     default: ""
   web:
-    description: For V(renewed), the web server's unit.
+    description: For V(renewed) and V(fresh), the web server's unit.
     type: str
     default: apache2.service
   url:
@@ -65,7 +66,7 @@ attributes:
     description: RV(stopped), RV(ended) and RV(workers) say it.
   idempotent:
     support: partial
-    description: A site that is at rest stays unchanged with V(calm). V(renewed) acts each time.
+    description: A site that is at rest stays unchanged with V(calm). V(renewed) acts each time, V(fresh) never.
 """
 
 EXAMPLES = r"""
@@ -102,10 +103,10 @@ seconds:
   returned: when O(state=calm)
   sample: 1.4
 workers:
-  description: For V(renewed), process ids of the new workers.
+  description: For V(renewed) and V(fresh), process ids of the new workers.
   type: list
   elements: int
-  returned: when O(state=renewed)
+  returned: when O(state=renewed) or O(state=fresh)
   sample: [902, 903]
 """
 
@@ -120,6 +121,8 @@ def act(options: dict[str, Any], check: bool) -> dict[str, Any]:
     user, instance, patience = options["user"], options["instance"], options["patience"]
     if options["state"] == "renewed":
         return {"changed": True, "workers": [] if check else _quiet.renew(options["web"], user, instance, patience)}
+    if options["state"] == "fresh":
+        return {"changed": False, "workers": [] if check else _quiet.fresh(options["web"], user, instance, patience)}
     if check:
         ended = [worker.pid for worker in _quiet.workers(user, instance) if worker.loaded]
         stopped = _quiet.running(options["scheduler"])
@@ -131,7 +134,7 @@ def act(options: dict[str, Any], check: bool) -> dict[str, Any]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["calm", "renewed"], "default": "calm"},
+            "state": {"type": "str", "choices": ["calm", "renewed", "fresh"], "default": "calm"},
             "instance": {"type": "str", "default": "indico"},
             "user": {"type": "str", "default": "indico"},
             "scheduler": {"type": "str", "default": ""},

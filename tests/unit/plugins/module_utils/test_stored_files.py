@@ -163,7 +163,7 @@ def test_an_exchange_that_fails_at_any_step_leaves_everything_as_it_was(tmp_path
             present = {path for path in _stored_files.listing(archive) if not path.startswith(b".restored")}
             assert present == {b"2026/old.pdf", b"2025/old.pdf"}
             assert _stored_files.listing(found.copy) == {b"2026/new.pdf"}
-            assert not os.path.exists(f"{archive}/.restored-whole")
+            assert not Path(archive, ".restored-whole").exists()
 
 
 def test_an_exchange_in_a_mount_point_takes_a_second_copy_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
