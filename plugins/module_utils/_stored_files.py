@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 _BLOCK = 4096  # bytes that a file system gives to a file at once
-_OWN = (".restored", ".replaced-", ".failed-", "lost+found")  # how names begin that an exchange leaves in the archive, when that is a mount point
+OWN = (".restored", ".replaced-", ".failed-", "lost+found")  # how names begin that an exchange leaves in the archive, when that is a mount point
 
 
 @dataclass
@@ -107,12 +107,12 @@ def exchange(archive: str, incoming: str, outgoing: str) -> bool:
 
 
 def _exchange_entries(archive: str, incoming: str, outgoing: str, undo: list[Callable[[], None]]) -> None:
-    aside = os.path.join(archive, f"{_OWN[0]}-whole")  # tells a later run that all that was there is aside already
+    aside = os.path.join(archive, f"{OWN[0]}-whole")  # tells a later run that all that was there is aside already
     os.makedirs(outgoing, 0o750, exist_ok=True)
     _copy_owner(archive, outgoing)
     if not os.path.exists(aside):
         for name in os.listdir(archive):
-            if not name.startswith(_OWN):
+            if not name.startswith(OWN):
                 _rename(os.path.join(archive, name), os.path.join(outgoing, name), undo)
         _sync(outgoing)
         with open(aside, "wb"):
