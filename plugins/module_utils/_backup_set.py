@@ -18,15 +18,19 @@ import os
 import re
 import shutil
 import socket
+import stat
 import subprocess
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _prune, _repository, _repozo, _verify
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _prune, _repository, _repozo, _stored_files, _verify
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 VERSION = 1  # of the manifest
+# FIFOs, sockets and devices are no stored files.
+_RSYNC = ("rsync", "--archive", "--no-devices", "--no-specials", "--numeric-ids")
+_LISTED = 1000  # links that a manifest lists
 _STAMP = re.compile(r"\d{4}(?:-\d\d){5}")
 
 
@@ -36,6 +40,7 @@ class Settings:
 
     pings: URLs by moment (start, success, failure). zeo_settings: what role zeo says of the living servers; release: path of
     the Indico whose code opens what a drill restores in drill_directory. pack_days: days that a pack keeps every revision of.
+    archive_roots: directories outside of the archive that its links may lead to; what they lead to there is part of each set.
     """
 
     instance: str
@@ -58,6 +63,7 @@ class Settings:
     drill_directory: str = ""
     pack_days: int = 1
     pack_keep_old: bool = True
+    archive_roots: list[str] = field(default_factory=list)
 
     def repository(self, storage: str) -> str:
         return os.path.join(self.directory, storage)
@@ -93,6 +99,14 @@ class Outcome:
         parts = [f"{one['name']} {one['kind']} {one['stored_bytes']} bytes" for one in self.storages]
         parts += [f"set {self.set}" if self.set else "no new set"] + ([f"{len(self.deleted)} old ones removed"] if self.deleted else [])
         return f"backup done in {self.seconds:.1f} s: {', '.join(parts)}"
+
+
+class IncompleteError(RepositoryError):
+    """All databases are stored and verified, but not all stored files. outcome: what the run did."""
+
+    def __init__(self, sentence: str, outcome: Outcome) -> None:
+        super().__init__(sentence)
+        self.outcome = outcome
 
 
 def read_settings(path: str) -> Settings:
@@ -144,6 +158,17 @@ def run_locked(settings: Settings, *, who: str, why: str, full: Collection[str] 
     return outcome
 
 
+def run_databases(settings: Settings, **options: Any) -> Outcome:
+    """Do what run_locked does, for a caller that needs the databases only: stored files that are not in the set are a warning. The status tells of them."""
+    try:
+        return run_locked(settings, **options)
+    except RepositoryError as error:
+        if not isinstance(error.__cause__, IncompleteError):
+            raise
+        error.__cause__.outcome.warnings.append(str(error))
+        return error.__cause__.outcome
+
+
 def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: Collection[str], check: bool) -> None:
     unfinished = _unfinished(settings)
     if not check:
@@ -155,13 +180,16 @@ def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: Coll
     for storage in settings.storages:
         outcome.storages.append(_back_up(settings, storage, "a full backup was asked for" if storage in full else "", check))
     # Stored files come after the databases: what a transaction names is there before it is committed.
-    if any(one["kind"] != "nothing" for one in outcome.storages) or not _told(settings, outcome) or _etc_differs(settings):
+    if any(one["kind"] != "nothing" for one in outcome.storages) or not _told(settings, outcome) or _etc_differs(settings) or _links_differ(settings):
         outcome.changed = True
         if not check:
             outcome.set = _repository.fresh_stamp(max(_stamps(settings), default=None), settings.sets)
             _make_set(settings, outcome.set, {"who": who, "why": why, "storages": outcome.storages})
     outcome.changed = outcome.changed or bool(unfinished)
     _tidy(settings, outcome, check)
+    left_out = _left_out_now(settings) if check else _left_out(settings)
+    if left_out:
+        raise IncompleteError(_incomplete(settings, left_out), outcome)
 
 
 def _back_up(settings: Settings, storage: str, full: str, check: bool) -> dict[str, Any]:
@@ -205,6 +233,49 @@ def _etc_differs(settings: Settings) -> bool:
     return _sums(last) != _sums(os.path.join(settings.prefix, "etc"))
 
 
+def _left_out(settings: Settings) -> list[dict[str, str]]:
+    """Return what the newest set lacks of the archive: the path of each link there, and its target."""
+    last: list[dict[str, Any]] = manifests(settings)[-1:]
+    return list(last[0].get("archive", {}).get("left_out", [])) if last else []
+
+
+def _left_out_now(settings: Settings) -> list[dict[str, str]]:
+    """Return what a set would lack of the archive."""
+    archive = os.path.join(settings.prefix, "archive")
+    found = _stored_files.leaving(archive, archive) if os.path.isdir(archive) else ()
+    return [_link(path, target) for path, target in found if not _stored_files.declared(target, settings.archive_roots) or not os.path.exists(target)]
+
+
+def _links_differ(settings: Settings) -> bool:
+    """Whether a new set would hold something that the newest one had to leave out."""
+    archive = os.path.join(settings.prefix, "archive")
+    for one in _left_out(settings):
+        path = os.path.join(archive, one["path"])
+        target = os.path.realpath(path)
+        if target != one["target"] or not os.path.islink(path) or (_stored_files.declared(target, settings.archive_roots) and os.path.exists(target)):
+            return True
+    return False
+
+
+def _link(path: bytes, target: str) -> dict[str, str]:
+    return {"path": os.fsdecode(path), "target": target}
+
+
+def _incomplete(settings: Settings, left_out: list[dict[str, str]]) -> str:
+    """Return the sentences about links that lead out of the archive."""
+    first = ", ".join(f"{one['path']} -> {one['target']}" for one in left_out[:3])
+    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    place = os.path.join(settings.prefix, "archive")
+    return (
+        (
+            f"The databases are stored, but stored files are not: links in {place} lead out of it ({first}{more})."
+            " If the site needs them, name their directory in `backup_archive_roots`. Otherwise remove the links."
+        )
+        .encode(errors="backslashreplace")
+        .decode()
+    )
+
+
 def _sums(directory: str) -> dict[str, str]:
     """Return the sha256 of each file below the directory by its path there."""
     found = {}
@@ -227,11 +298,10 @@ def _make_set(settings: Settings, stamp: str, told: dict[str, Any]) -> None:
     place = os.path.join(settings.sets, f"{_repository.TEMPORARY}{stamp}")
     os.mkdir(place, 0o700)
     archive, etc = os.path.join(settings.prefix, "archive"), os.path.join(settings.prefix, "etc")
-    if os.path.isdir(archive):
-        unchanged = [f"--link-dest={os.path.join(settings.sets, last[0], 'archive')}"] if last else []
-        _command(["rsync", "--archive", "--numeric-ids", *unchanged, f"{archive}/", os.path.join(place, "archive")])
+    before = os.path.join(settings.sets, last[0], "archive") if last else ""
+    left_out = _copy_archive(settings, archive, os.path.join(place, "archive"), before) if os.path.isdir(archive) else []
     if os.path.isdir(etc):
-        _command(["rsync", "--archive", "--numeric-ids", f"{etc}/", os.path.join(place, "etc")])
+        _command([*_RSYNC, f"{etc}/", os.path.join(place, "etc")])
     _command(["sync", "--file-system", place])
     stored = list(_files(os.path.join(place, "archive")))
     manifest = {
@@ -240,12 +310,83 @@ def _make_set(settings: Settings, stamp: str, told: dict[str, Any]) -> None:
         "host": socket.getfqdn(),
         **told,
         "releases": _releases(settings.prefix),
-        "archive": {"files": len(stored), "bytes": sum(os.stat(path).st_size for path in stored)},
+        "archive": {
+            "files": len(stored),
+            "bytes": sum(os.stat(path).st_size for path in stored),
+            "left_out": left_out,
+            **_links(os.path.join(place, "archive")),
+        },
         "etc": _sums(os.path.join(place, "etc")),
     }
     _repository.replace(os.path.join(place, "manifest.json"), json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
     os.rename(place, os.path.join(settings.sets, stamp))
     _repository.sync(settings.sets)
+
+
+def _copy_archive(settings: Settings, archive: str, copy: str, before: str) -> list[dict[str, str]]:
+    """Copy the stored files. before: the last set's copy, "" for none; what did not change is a hard link to it. Return the links whose targets are left out.
+
+    A link that stays in the archive is copied as a link. What one leads to elsewhere is copied in its place, as a directory or file, if the settings
+    declare it. Anything else is not followed: a process of the site may have made the link, and this runs as root.
+    """
+    excluded = [f"--exclude=/{name}*" for name in _stored_files.OWN]
+    _command([*_RSYNC, *excluded, *_link_dest(before), f"{archive}/", copy])
+    brought: dict[bytes, str] = {}
+    left_out, waiting = [], [b""]
+    while waiting:
+        for path, target in list(_stored_files.leaving(copy, archive, waiting.pop())):
+            above = [one for place, one in brought.items() if path.startswith(place + b"/")]
+            loop = any(f"{one}/".startswith(f"{target.rstrip('/')}/") for one in above)
+            if not loop and _stored_files.declared(target, settings.archive_roots) and _bring(target, os.fsdecode(path), copy, before):
+                brought[path] = target
+                waiting += [path] if os.path.isdir(os.path.join(os.fsencode(copy), path)) else []
+            else:
+                left_out.append(_link(path, target))
+    return left_out
+
+
+def _links(copy: str) -> dict[str, Any]:
+    """Return the number of links in the copy, and the first of them with their texts: a copy on another host holds no links."""
+    found = [os.fsdecode(path) for path in _stored_files.links(copy)] if os.path.isdir(copy) else []
+    return {"link_count": len(found), "links": [{"path": path, "link": os.readlink(os.path.join(copy, path))} for path in found[:_LISTED]]}
+
+
+def _bring(target: str, path: str, copy: str, before: str) -> bool:
+    """Put what a link leads to in the link's place in the copy, and return whether that was possible."""
+    place, earlier = os.path.join(copy, path), os.path.join(before, path) if before else ""
+    try:
+        with _stored_files.opened(target) as descriptor:
+            found = os.fstat(descriptor)
+            if stat.S_ISDIR(found.st_mode):
+                os.unlink(place)
+                _command([*_RSYNC, *_link_dest(earlier), f"/proc/self/fd/{descriptor}/", place], descriptor)
+            elif stat.S_ISREG(found.st_mode):
+                os.unlink(place)
+                _copy_file(descriptor, found, place, earlier)
+            else:
+                return False
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise RepositoryError(f"{target}, to which {path} in the archive leads, cannot be copied: {error}.") from error
+    return True
+
+
+def _copy_file(descriptor: int, found: os.stat_result, place: str, earlier: str) -> None:
+    with contextlib.suppress(OSError):
+        known = os.lstat(earlier)
+        if stat.S_ISREG(known.st_mode) and (known.st_size, known.st_mtime_ns) == (found.st_size, found.st_mtime_ns):
+            os.link(earlier, place, follow_symlinks=False)
+            return
+    with open(descriptor, "rb", closefd=False) as source, open(place, "xb") as stream:
+        shutil.copyfileobj(source, stream, _repository.CHUNK)
+        os.fchown(stream.fileno(), found.st_uid, found.st_gid)
+        os.fchmod(stream.fileno(), stat.S_IMODE(found.st_mode))
+    os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _link_dest(before: str) -> list[str]:
+    return [f"--link-dest={before}"] if before and os.path.isdir(before) and not os.path.islink(before) else []
 
 
 def _releases(prefix: str) -> dict[str, Any]:
@@ -260,9 +401,11 @@ def _releases(prefix: str) -> dict[str, Any]:
     return found
 
 
-def _command(argv: list[str]) -> None:
+def _command(argv: list[str], *descriptors: int) -> None:
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False, pass_fds=descriptors
+        )
     except FileNotFoundError as error:
         raise RepositoryError(f"There is no {argv[0]} on this host.") from error
     # 24: files vanished while they were read; Indico removes some, and the database that is stored does not name those.

@@ -237,9 +237,10 @@ def _compare_files(settings: Settings, drill: Drill, paths: list[str]) -> None:
     if paths and not os.path.isdir(archive):
         drill.warnings.append(f"Set {drill.set} holds no stored files: they lie on another host than the databases.")
         return
-    present = _stored_files.listing(archive) if paths else set()
+    home = os.path.join(settings.prefix, "archive")
+    present = _stored_files.listing(archive, home) if paths else set()
     drill.files_compared = len(paths)
-    missing = _stored_files.missing((path.encode("latin-1") for path in paths), archive, present, os.path.join(settings.prefix, "archive"))
+    missing = _stored_files.missing((path.encode("latin-1") for path in paths), archive, present, home)
     if missing:
         first = missing[0].decode(errors="backslashreplace")
         raise RepositoryError(f"Set {drill.set} lacks {len(missing)} of {len(paths)} stored files that its database names, such as {first}.")

@@ -86,7 +86,8 @@ def rehearse(settings: Settings, release: str, *, who: str) -> dict[str, Any]:
     program = os.path.join(new.release, "bin/migration/migrate.py")
     if not os.path.exists(program):
         raise RepositoryError(f"{release} has no bin/migration/migrate.py, so nothing in it migrates a database.")
-    _backup_set.run(settings, who=who, why=f"before the rehearsal of a migration to {release}")
+    with _repository.lock(settings.directory):
+        _backup_set.run_databases(settings, who=who, why=f"before the rehearsal of a migration to {release}")
     plan = _drill.Drill()
     with _scratch.directory(settings.drill_directory, act=True) as scratch:
         with _repository.lock(settings.directory, _repository.PATIENCE):
@@ -115,7 +116,7 @@ def pin(settings: Settings, release: str, *, who: str) -> dict[str, Any]:
     began = time.monotonic()
     with _repository.lock(settings.directory, _repository.PATIENCE):
         told = _going_on(settings.prefix)
-        _backup_set.run_locked(settings, who=who, why=f"before the migration to {release}")
+        _backup_set.run_databases(settings, who=who, why=f"before the migration to {release}")
         plan = _drill.Drill()
         _scratch.newest(settings, plan, "A way back")
         for one in plan.storages:

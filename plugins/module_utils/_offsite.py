@@ -475,6 +475,7 @@ def _fetch_set(settings: Settings, stamp: str, outcome: Outcome) -> None:
     os.rename(place, settings.copy(SETS, stamp))
     _repository.sync(settings.copy(SETS))
     outcome.sets.append(stamp)
+    outcome.warnings += _lacking(f"{SETS}/{stamp}", _manifest(settings.copy(SETS, stamp))["archive"])
     outcome.bytes += size
 
 
@@ -487,7 +488,7 @@ def _wrong_set(place: str) -> Iterator[str]:
         return
     stored = [os.lstat(path) for path in _files(os.path.join(place, "archive"))]
     found = {"files": len(stored), "bytes": sum(one.st_size for one in stored)}
-    if found != told["archive"]:
+    if found != {key: told["archive"][key] for key in found}:
         yield f"it has {found['files']} stored files of {found['bytes']} bytes; its manifest says {told['archive']['files']} of {told['archive']['bytes']}."
     if {os.path.relpath(path, os.path.join(place, "etc")): _sha256(path) for path in _files(os.path.join(place, "etc"))} != told["etc"]:
         yield "the files of its configuration are not those of its manifest."
@@ -504,7 +505,16 @@ def _manifest(place: str) -> dict[str, Any]:
     if any(not re.fullmatch("[a-z][a-z0-9-]*", one["name"]) for one in storages):
         raise ValueError("a storage has no good name")
     archive = {"files": int(told["archive"]["files"]), "bytes": int(told["archive"]["bytes"])}
+    archive |= {"link_count": int(told["archive"].get("link_count", 0)), "left_out": len(told["archive"].get("left_out", []))}
     return {"storages": storages, "archive": archive, "etc": dict(told["etc"]), "why": str(told["why"]), "who": str(told["who"])}
+
+
+def _lacking(name: str, archive: Mapping[str, int]) -> Iterator[str]:
+    """Yield sentences about stored files of a set that are not here though nothing is wrong with the pull."""
+    if archive["link_count"]:
+        yield f"{name}: {archive['link_count']} symbolic links between its stored files are not copied; its manifest.json lists them."
+    if archive["left_out"]:
+        yield f"{name} is incomplete at the source: {archive['left_out']} links lead out of its archive, and their files are in no set."
 
 
 def _files(directory: str) -> Iterator[str]:

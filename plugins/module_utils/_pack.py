@@ -122,6 +122,7 @@ def _ask(settings: Settings, zeo: _zeo.Settings, pack: Pack, name: str, *, check
             days=pack.days,
             time_limit=_TIME_LIMIT,
             keep_old=settings.pack_keep_old,
+            gc=zeo.pack_gc,
             check=check,
         )
     except (_zeo.ZeoError, _filestorage.FileStorageError, OSError) as error:
@@ -132,11 +133,12 @@ def _ask(settings: Settings, zeo: _zeo.Settings, pack: Pack, name: str, *, check
 def _back_up(settings: Settings, pack: Pack, who: str) -> None:
     """Have a verified set that covers the last commit. Raises RepositoryError: then nothing is packed."""
     try:
-        done = _backup_set.run_locked(settings, who=who, why="before a pack", check=pack.check)
+        done = _backup_set.run_databases(settings, who=who, why="before a pack", check=pack.check)
     except RepositoryError as error:
         raise RepositoryError(f"There is no good backup to fall back on, so nothing was packed: {error}") from error
     pack.set_needed = done.set is not None or (pack.check and any(one["kind"] != "nothing" for one in done.storages))
     pack.set_before = done.set
+    pack.warnings += done.warnings
     pack.changed = done.changed
 
 
@@ -208,7 +210,7 @@ def _begin_anew(settings: Settings, pack: Pack, who: str, anew: list[str]) -> li
     # What was packed comes first: should another storage fail, that one has its new chain.
     ordered = dataclasses.replace(settings, storages=sorted(settings.storages, key=lambda name: name not in anew))
     try:
-        pack.set_after = _backup_set.run_locked(ordered, who=who, why="after a pack", full=anew).set
+        pack.set_after = _backup_set.run_databases(ordered, who=who, why="after a pack", full=anew).set
     except RepositoryError as error:
         return [f"{' and '.join(anew)} packed, but without a full backup after it: {error} Older chains stay, and the next backup makes a full one."]
     return []

@@ -9,6 +9,7 @@ A directory is listed once, as a set of paths, so that every name can be looked 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 _BLOCK = 4096  # bytes that a file system gives to a file at once
+_LINKS = 40  # that lead to one file; the kernel follows as many
 OWN = (".restored", ".replaced-", ".failed-", "lost+found")  # how names begin that an exchange leaves in the archive, when that is a mount point
 
 
@@ -175,8 +177,11 @@ def _mount_points() -> list[str]:
     return []
 
 
-def listing(directory: str) -> set[bytes]:
-    """Return the paths of all files below directory. Links to directories are not followed. Raises OSError."""
+def listing(directory: str, home: str = "") -> set[bytes]:
+    """Return the paths of all files below directory. Links to directories are not followed. Raises OSError.
+
+    home: for a set's copy, the archive that it was made of. Then a link counts only when it leads to a file of the copy itself.
+    """
     root = os.fsencode(directory)
     found, waiting = set(), [b""]
     while waiting:
@@ -186,7 +191,7 @@ def listing(directory: str) -> set[bytes]:
                 path = os.path.join(below, entry.name)
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(path)
-                elif entry.is_file():
+                elif _is_file_inside(directory, path, home) if home and entry.is_symlink() else entry.is_file():
                     found.add(path)
     return found
 
@@ -201,11 +206,99 @@ def spellings(path: bytes, home: str) -> tuple[bytes, bytes]:
 
 
 def missing(paths: Iterable[bytes], directory: str, present: set[bytes], home: str) -> list[bytes]:
-    """Return those of the database's paths that are no file in directory, of which present is a listing."""
+    """Return those of the database's paths that are no file in directory, of which present is a listing.
+
+    Where directory is the archive itself (home), links are followed wherever they lead, as Indico does. In a set's copy they never leave the copy:
+    what lies outside may be gone when the copy is needed.
+    """
     root = os.fsencode(directory)
-    return [
-        path
-        for path in paths
+    living = os.path.realpath(directory) == os.path.realpath(home)
+
+    def there(path: bytes) -> bool:
         # Asked again, as it may lie behind a link, or have come since the listing.
-        if not any(one in present or os.path.isfile(os.path.join(root, one)) for one in spellings(path, home))
-    ]
+        return path in present or (os.path.isfile(os.path.join(root, path)) if living else _is_file_inside(directory, path, home))
+
+    return [path for path in paths if not any(there(one) for one in spellings(path, home))]
+
+
+def _is_file_inside(directory: str, path: bytes, home: str) -> bool:
+    place = _inside(os.fsencode(directory), path, os.fsencode(home))
+    try:
+        return place is not None and stat.S_ISREG(os.lstat(place).st_mode)
+    except OSError:
+        return False
+
+
+def _inside(root: bytes, path: bytes, home: bytes) -> bytes | None:
+    """Return where a path of a copy leads when no link may leave the copy; None when one does. A link to a path of home means the same path of the copy."""
+    place: list[bytes] = []
+    waiting, links = path.split(b"/")[::-1], 0
+    while waiting:
+        part = waiting.pop()
+        if part == b".." and not place:
+            return None
+        if part in (b"", b".", b".."):
+            del place[len(place) - (part == b"..") :]
+            continue
+        try:
+            link = os.readlink(os.path.join(root, *place, part))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # it is there and no link
+                return None
+            place.append(part)
+            continue
+        links += 1
+        if links > _LINKS:
+            return None
+        if link.startswith(b"/"):
+            if not f"{os.fsdecode(link)}/".startswith(f"{os.fsdecode(home)}/"):
+                return None
+            link, place = link[len(home) :], []
+        waiting += link.split(b"/")[::-1]
+    return os.path.join(root, *place)
+
+
+def leaving(directory: str, archive: str, below: bytes = b"") -> Iterator[tuple[bytes, str]]:
+    """Yield each link below a path of directory that leads out of the archive, and where it leads. directory: the archive, or a copy of it.
+
+    The copy keeps links as they are. So one that stays in the archive is as good in the copy, and of one that leaves it the copy has nothing.
+    """
+    home = f"{os.path.realpath(archive)}/"
+    for path in links(directory, below):
+        target = os.path.realpath(os.path.join(archive, os.fsdecode(path)))
+        if not f"{target}/".startswith(home):
+            yield path, target
+
+
+def links(directory: str, below: bytes = b"") -> list[bytes]:
+    """Return the paths of the symbolic links below a path of directory, sorted. Raises OSError."""
+    found, waiting = [], [below]
+    while waiting:
+        place = waiting.pop()
+        with os.scandir(os.path.join(os.fsencode(directory), place)) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(os.path.join(place, entry.name))
+                elif entry.is_symlink():
+                    found.append(os.path.join(place, entry.name))
+    return sorted(found)
+
+
+def declared(target: str, roots: Iterable[str]) -> bool:
+    """Whether a real path is one of the directories that the operator declared as part of the archive, or below one of them."""
+    return any(f"{target}/".startswith(f"{os.path.realpath(root).rstrip('/')}/") for root in roots if os.path.isabs(root))
+
+
+@contextlib.contextmanager
+def opened(target: str) -> Iterator[int]:
+    """Give a descriptor of a file or directory whose real path is target. Raises OSError, also when a link came in between since that was asked.
+
+    Who may write to the archive may change what a path means at any moment; a descriptor stays what it is.
+    """
+    descriptor = os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.readlink(f"/proc/self/fd/{descriptor}") != target:
+            raise OSError(errno.ELOOP, "Another file took its place", target)
+        yield descriptor
+    finally:
+        os.close(descriptor)

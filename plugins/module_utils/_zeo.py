@@ -44,7 +44,8 @@ def answer(**result):
     say(answer=result)
     os._exit(0)
 def fail(stage, error):
-    say(failure=[stage, type(error).__name__, str(error)])
+    said = str(error)
+    say(failure=[stage, type(error).__name__, said if isinstance(said, type(u'')) else said.decode('latin-1')])
     os._exit(0)
 """
 _CLIENT = r"""
@@ -152,6 +153,7 @@ class Settings:
     servers: dict[str, Server]
     databases: dict[str, str]
     peers: bool = False
+    pack_gc: bool = True
 
 
 def read_settings(path: str) -> Settings:
@@ -165,7 +167,8 @@ def read_settings(path: str) -> Settings:
             servers[str(one["name"])] = Server(str(one["address"]), str(one.get("storage") or "1"), **login)
             databases[str(one["name"])] = str(one.get("database") or "")
         limit = float(data.get("time_limit") or 10)
-        return Settings(str(data["instance"]), str(data["python"]), str(data.get("metrics") or ""), limit, servers, databases, bool(data.get("peers")))
+        more = {"peers": bool(data.get("peers")), "pack_gc": bool(data.get("pack_gc", True))}
+        return Settings(str(data["instance"]), str(data["python"]), str(data.get("metrics") or ""), limit, servers, databases, **more)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ZeoError(f"The settings {path} cannot be used: {error!r}.") from error
 

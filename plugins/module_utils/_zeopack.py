@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -35,13 +36,64 @@ answer(before=before)
 """
 # As ZODB/FileStorage/fspack.py does it (FileStoragePacker.copyToPacktime), except that nothing is written.
 _PREDICT = r"""
+import binascii, pickletools
 try:
     from persistent.TimeStamp import TimeStamp
     from ZODB.FileStorage.FileStorage import RedundantPackWarning
     from ZODB.FileStorage.fspack import GC
     from ZODB.serialize import referencesf
+    from ZODB.utils import z64
 except ImportError as error:
     fail('import', error)
+def name(oid):
+    return '0x%x' % int(binascii.hexlify(oid), 16)
+class Walk(GC):
+    'Reaches what a pack reaches. Where a pack fails, it answers with the object that makes it fail.'
+    def findReachableAtPacktime(self, roots):
+        todo = [(oid, None) for oid in roots]
+        while todo:
+            oid, holder = todo.pop()
+            if not isinstance(oid, bytes) or len(oid) != 8:
+                self.broken(holder, 'it refers to %r, which is no object id' % (oid,))
+            if oid in self.reachable:
+                continue
+            position = self.oid2curpos.get(oid)
+            if position is None:
+                if oid == z64 and not len(self.oid2curpos):
+                    continue
+                self.broken(holder, 'it refers to %s, which does not exist' % name(oid))
+            self.reachable[oid] = position
+            for one in self.findrefs(position):
+                todo.append((one, position))
+    def findrefs(self, position):
+        try:
+            return GC.findrefs(self, position)
+        except Exception as error:
+            self.broken(position, 'its references cannot be read (%s)' % ' '.join([type(error).__name__, str(error)]).strip())
+    def broken(self, position, reason):
+        if position is None:
+            answer(broken={'oid': '0x0', 'class': 'unknown', 'tid': '', 'reason': reason})
+        record = head = self._read_data_header(position)
+        while record.back and not record.plen:
+            record = self._read_data_header(record.back)
+        data = self._file.read(record.plen)
+        answer(broken={'oid': name(head.oid), 'class': kind(data), 'tid': binascii.hexlify(head.tid).decode(), 'reason': reason})
+def kind(data):
+    'Return module.Class of a record. Nothing is unpickled.'
+    words = []
+    try:
+        for opcode, argument, _position in pickletools.genops(data):
+            if opcode.name == 'GLOBAL':
+                return argument.replace(' ', '.')
+            if opcode.name == 'STACK_GLOBAL':
+                return '.'.join(words[-2:])
+            if opcode.name == 'STOP':
+                return '.'.join(words[:2]) or 'unknown'
+            if isinstance(argument, (str, type(u''))):
+                words.append(argument)
+    except Exception:
+        pass
+    return 'unknown'
 def freed(gc):
     'Return the bytes that the pack would give back, without those of garbage unless gc is true.'
     pos, saved = 4, 0
@@ -70,16 +122,16 @@ try:
     moment = request['time']
     stop = TimeStamp(*time.gmtime(moment)[:5] + (moment % 60,)).raw()
     stream = open(request['path'], 'rb')
-    gc = GC(stream, request['end'], stop, False, referencesf)
+    gc = Walk(stream, request['end'], stop, False, referencesf)
     gc.buildPackIndex()
     gc.reachable = gc.oid2curpos
-    gc.findReachableFromFuture()
+    if request['gc']:
+        gc.findReachableFromFuture()
     saved = freed(gc)
-    if saved:
-        answer(any=True, bytes=max(saved, 0))
-    gc = GC(stream, request['end'], stop, True, referencesf)
-    gc.findReachable()
-    saved = freed(gc)
+    if request['gc'] and (request['walk'] or not saved):
+        gc = Walk(stream, request['end'], stop, True, referencesf)
+        gc.findReachable()
+        saved = saved or freed(gc)
     answer(any=saved != 0, bytes=max(saved, 0))
 except RedundantPackWarning:
     answer(any=False, bytes=0)
@@ -118,12 +170,14 @@ def pack(
     days: float = 0,
     time_limit: float = 3600,
     keep_old: bool = True,
+    gc: bool = True,
     check: bool = False,
 ) -> Packed:
     """Pack the storage up to so many days ago. With check, only predict.
 
     python: an interpreter that has ZEO; database: path of the Data.fs when it lies on this host, which check needs; time_limit: seconds, after
-    which a server that packs goes on by itself; keep_old: whether Data.fs.old stays, where database is given. Raises ZeoError.
+    which a server that packs goes on by itself; keep_old: whether Data.fs.old stays, where database is given; gc: whether the server's configuration
+    has it remove objects that nothing refers to (pack-gc). Raises ZeoError.
     """
     began, now = time.monotonic(), time.time()
     moment = now - days * 86400
@@ -136,8 +190,9 @@ def pack(
         return round(time.monotonic() - began, 3)
 
     if database:
+        _refuse_file(database)
         _zeo.ask(python, server, _PACK, {"time": None}, time_limit=left())  # a server that is not there says so before the file is read
-        size, foreseen = _predict(python, database, moment, enough=not check, time_limit=left())
+        size, foreseen = _predict(python, database, moment, enough=not check, walk=check, gc=gc, time_limit=left())
         if not foreseen["any"]:
             return Packed("nothing", size, size, 0, seconds(), to, check)
         if check:
@@ -147,7 +202,9 @@ def pack(
     before, earlier = (_stat(database), _stat(f"{database}.old", missing=True)) if database else (None, None)
     reply = _zeo.ask(python, server, _PACK, {"time": moment}, time_limit=left())
     if reply.answer is None:
-        raise ZeoError(_failed(server, reply, database, time_limit, before, earlier))
+        sentences = _failed(server, reply, database, time_limit, before, earlier)
+        found = _found_broken(python, database, moment, left()) if database and gc and not reply.late else ""
+        raise ZeoError(f"{sentences} {found}".strip())
     told = reply.answer
     if not database or before is None:
         return _compare(told["before"]["bytes"], told["after"]["bytes"], seconds(), to)
@@ -178,10 +235,57 @@ def _stat(path: str, *, missing: bool = False) -> os.stat_result | None:
         raise ZeoError(f"The database {path} cannot be looked at: {error.strerror}.") from error
 
 
-def _predict(python: str, database: str, moment: float, *, enough: bool, time_limit: float) -> tuple[int, dict[str, Any]]:
+def _refuse_file(database: str) -> None:
+    """Raise ZeoError for a database whose pack would go wrong whatever it holds."""
+    if os.path.islink(database):
+        raise ZeoError(
+            f"{database} is a symbolic link to {os.path.realpath(database)}. A pack would put the packed file beside the link and leave the other one"
+            " there. Let the directory be the link instead."
+        )
+    found = _stat(database, missing=True)
+    if found and not stat.S_ISREG(found.st_mode):
+        raise ZeoError(f"{database} is no regular file, so it is not packed.")
+    directory = os.path.dirname(os.path.abspath(database))
+    if found and not _may_write(directory, found.st_uid, found.st_gid):
+        raise ZeoError(f"{directory} cannot be written to by the owner of {os.path.basename(database)}, so the server cannot pack it.")
+
+
+def _may_write(directory: str, uid: int, gid: int) -> bool:
+    """Whether a process of that user and group may make files there. Other groups of the user are not known."""
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        return False
+    found = os.stat(directory)
+    if uid == found.st_uid:
+        return bool(found.st_mode & stat.S_IWUSR) or uid == 0
+    return uid == 0 or bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
+def _found_broken(python: str, database: str, moment: float, time_limit: float) -> str:
+    """Return the sentences about the object that made a pack fail, empty when it is none of the database's objects."""
+    try:
+        _predict(python, database, moment, enough=True, walk=True, gc=True, time_limit=time_limit)
+    except ZeoError as error:
+        return str(error)
+    return ""
+
+
+def _broken(database: str, told: dict[str, str]) -> str:
+    """Return the sentences about an object that makes every pack fail."""
+    time_of = ""
+    with contextlib.suppress(_filestorage.FileStorageError, ValueError):
+        time_of = f" of {_filestorage.Transaction(told['tid'], _filestorage.time_of(bytes.fromhex(told['tid'])), '', '').data()['time']}"
+    return (
+        f"No pack of {database} that removes garbage can succeed: object {told['oid']} ({told['class']}),"
+        f" written by transaction {told['tid'] or 'unknown'}{time_of}, is broken: {told['reason']}."
+        " playbooks/check.yml lists all such objects. `zeo_pack_gc: false` packs without looking for garbage."
+    )
+
+
+def _predict(python: str, database: str, moment: float, *, enough: bool, walk: bool, gc: bool, time_limit: float) -> tuple[int, dict[str, Any]]:
     """Return the size of the file, and whether a pack to a moment (seconds since 1970) finds anything in it and how many bytes it gives back at least.
 
-    Garbage, to which nothing refers any more, is looked for only when there is nothing else. With enough, the first thing that is found ends the search.
+    With walk, all that a pack of a server with gc reaches is read, too, since one broken object makes it fail. Garbage, to which nothing refers any more,
+    counts only when there is nothing else, and not without gc. With enough, the first thing that is found ends the search.
     """
     owner = _stat(database)
     try:
@@ -193,12 +297,14 @@ def _predict(python: str, database: str, moment: float, *, enough: bool, time_li
         raise ZeoError(f"The database {database} cannot be read: {error.strerror}.") from error
     if end == _filestorage.HEAD:
         return end, {"any": False, "bytes": 0}
-    request = {"path": os.path.abspath(database), "end": end, "time": moment, "enough": enough}
+    request = {"path": os.path.abspath(database), "end": end, "time": moment, "enough": enough, "walk": walk, "gc": gc}
     reply = _zeo.run(python, _PREDICT, request, owner=owner, time_limit=time_limit)
     if reply.late:
         raise ZeoError(f"The time limit has passed while {database} was looked through; nothing was packed.")
     if reply.answer is None:
         raise ZeoError(f"Whether there is anything to pack in {database} cannot be told: {': '.join((reply.failure or ('', 'it failed', ''))[1:])}.")
+    if "broken" in reply.answer:
+        raise ZeoError(_broken(database, reply.answer["broken"]))
     return end, reply.answer
 
 

@@ -70,13 +70,20 @@ options:
       - When there is nothing to pack, a C(Data.fs.old) of an earlier pack stays in either case.
     type: bool
     default: true
+  gc:
+    description:
+      - Whether the servers remove garbage, objects that nothing refers to. It must say the same as C(pack-gc) of their configuration.
+      - One broken object makes a pack with garbage collection fail. Predictions, and the sentence about a failure, name it.
+    type: bool
+    default: true
 attributes:
   check_mode:
     support: partial
     description: Connects to each server, then asks ZODB's own code, which reads the file, whether a pack would do anything. So does the run.
     details:
       - Fails for a server without O(servers[].database).
-      - Bytes are a lower bound. Garbage, objects that nothing refers to, is looked for only when there is nothing else to pack.
+      - Follows all references that the pack follows, unless O(gc=false). It fails where the pack would fail.
+      - Bytes are a lower bound. Garbage counts only when there is nothing else to pack.
   diff_mode:
     support: none
     description: A pack changes nothing that can be read.
@@ -187,11 +194,12 @@ def main() -> None:
             "days": {"type": _numbers.DAYS, "default": 0.0},
             "time_limit": {"type": _numbers.SECONDS, "default": 3600.0},
             "keep_old": {"type": "bool", "default": True},
+            "gc": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
-    if module.params["days"] < 0 or module.params["time_limit"] <= 0:
-        module.fail_json(msg="`days` must not be negative, and `time_limit` must be more than 0.", storages=[])
+    if module.params["time_limit"] <= 0:
+        module.fail_json(msg="`time_limit` must be more than 0.", storages=[])
     storages = [_pack(module, one) for one in module.params["servers"]]
     failed = [one["error"] for one in storages if one["error"]]
     changed = any(one["result"] == "packed" for one in storages)
@@ -213,6 +221,7 @@ def _pack(module: AnsibleModule, one: dict[str, Any]) -> dict[str, Any]:
             days=options["days"],
             time_limit=options["time_limit"],
             keep_old=options["keep_old"],
+            gc=options["gc"],
             check=module.check_mode,
         )
     except _zeo.ZeoError as error:

@@ -72,12 +72,11 @@ class Live:
         subprocess.run([self.python, "-c", _MAKE.replace("{statements}", statements), self.database], check=True)
 
     @contextmanager
-    def running(self, *, read_only: bool = False, largest: int | None = None) -> Iterator[Live]:
-        """Serve the database. largest: bytes that no file of the server's may exceed, as on a disk that is full."""
+    def running(self, *, read_only: bool = False, largest: int | None = None, collect: bool = True) -> Iterator[Live]:
+        """Serve the database. largest: bytes that no file of the server's may exceed, as on a full disk. collect: whether its packs remove garbage."""
         configuration = self.directory / "zeo.conf"
-        configuration.write_text(
-            f"<zeo>\n  address {self.address}\n  read-only {str(read_only).lower()}\n</zeo>\n<filestorage 1>\n  path {self.database}\n</filestorage>\n"
-        )
+        server = f"<zeo>\n  address {self.address}\n  read-only {str(read_only).lower()}\n</zeo>\n"
+        configuration.write_text(f"{server}<filestorage 1>\n  path {self.database}\n  pack-gc {str(collect).lower()}\n</filestorage>\n")
         command = [self.python, "-c", _SLOW, "-C", configuration]
         with (self.directory / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -51,13 +51,14 @@ def test_a_name_finds_its_file_under_each_spelling(tmp_path: Path, name: bytes, 
     assert _stored_files.missing([name], str(tmp_path), _stored_files.listing(str(tmp_path)), HOME) == [name]
 
 
-def test_a_file_behind_a_link_to_a_directory_is_there(tmp_path: Path) -> None:
+def test_a_file_behind_a_link_out_of_the_archive_is_there_but_not_in_a_copy(tmp_path: Path) -> None:
     store(tmp_path / "elsewhere", b"C1/talk.pdf")
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive/2026").symlink_to("../elsewhere")
     archive = str(tmp_path / "archive")
     assert _stored_files.listing(archive) == set()
-    assert _stored_files.missing([b"2026/C1/talk.pdf", b"2026/C1/no.pdf"], archive, set(), HOME) == [b"2026/C1/no.pdf"]
+    assert _stored_files.missing([b"2026/C1/talk.pdf", b"2026/C1/no.pdf"], archive, set(), archive) == [b"2026/C1/no.pdf"]
+    assert _stored_files.missing([b"2026/C1/talk.pdf"], archive, set(), HOME) == [b"2026/C1/talk.pdf"]  # B6
 
 
 def test_both_ways_are_compared_and_lists_are_limited(tmp_path: Path) -> None:
