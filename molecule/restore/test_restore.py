@@ -9,12 +9,22 @@ import re
 import pytest
 
 from tests.lib.browser import Browser
+from tests.lib.load import only_closed
 from tests.lib.playbook import Run
 from tests.lib.site import Site
 from tests.lib.source import appears, start
 
 BACKUP, RESTORE, COMMAND = "playbooks/backup.yml", "playbooks/restore.yml", "/opt/indico/bin/indico-backup"
 DATABASE = "/opt/indico/db/main/Data.fs"
+# Waits until another file has the database's name, then notes who could write to it.
+_WATCH = rf"""cat > /run/watch <<'END'
+old=$(stat --format %i {DATABASE})
+while [ "$(stat --format %i {DATABASE} 2> /dev/null || echo $old)" = $old ]; do sleep 0.02; done
+workers=$(pgrep -u indico -f '^\(wsgi:') && loaded=0
+for pid in $workers; do if grep -q cPersistence /proc/$pid/maps; then loaded=$((loaded + 1)); fi; done
+echo "workers $(echo $workers | wc -w), with Indico $loaded, schedulers $(pgrep -c -f bin/indico_scheduler)" > /run/at-exchange
+END
+rm -f /run/at-exchange; nohup bash /run/watch > /dev/null 2>&1 &"""
 
 
 def back_up(site: Site, **extra: object) -> dict:
@@ -39,14 +49,15 @@ def titles(site: Site) -> list[str]:
     return sorted(set(re.findall(r"Marked \w+", page)))
 
 
-def stored_file(site: Site) -> bytes:
+def stored_file(site: Site) -> tuple[str, bytes]:
+    """Return the path and the content of a stored file that a page of the category shows."""
     visitor = site.browser()
     page = visitor.get("/category/2/").text
     for event in sorted(set(re.findall(r"/event/\d+/", page))):
         for link in re.findall(r'href="([^"]+/material/[^"]+)"', visitor.get(event).text):
             answer = visitor.get(link)
             if answer.headers.get("Content-Type") == "application/pdf":
-                return answer.content
+                return link, answer.content
     raise AssertionError("no event of the category shows a stored file")
 
 
@@ -111,7 +122,14 @@ def test_everything_is_destroyed_and_comes_back_as_of_each_set(site: Site, histo
     assert titles(site) == ["Marked one", "Marked three", "Marked two"]
     assert stored_file(site) == before
     for name, expected in (("one", ["Marked one"]), ("two", ["Marked one", "Marked two"])):
-        restore(site, set=history[name]["stamp"])
+        # O8: pages, stored files, which Apache sends, and the port that leads to the other one.
+        site.run(_WATCH)
+        old = set(site.workers())
+        with only_closed(site.browser(), "/", before[0], f"http://{site.variables['lab_address']}/"):
+            restore(site, set=history[name]["stamp"])
+        # No worker and no scheduler knew the old database any more when the new one took its place.
+        assert site.run("cat /run/at-exchange") == "workers 2, with Indico 0, schedulers 0"
+        assert not old & set(site.workers())
         assert titles(site) == expected
         assert site.browser().log_in("admin", site.password("admin")) == "in"
     # What a restore replaced is a database too: nothing is lost by choosing the wrong set.
@@ -122,18 +140,45 @@ def test_everything_is_destroyed_and_comes_back_as_of_each_set(site: Site, histo
 def test_restored_to_a_moment_between_two_sets(site: Site, history: dict[str, dict]) -> None:
     restore(site, time=history["one"]["storages"][0]["last_transaction"]["time"], storage="main")
     assert titles(site) == ["Marked one"]
-    restore(site)
+    # B10: nothing can rename a mount point, so its contents are exchanged.
+    before, archive = stored_file(site), f"{site.prefix}/archive"
+    site.run(f"mount --bind {archive} {archive}")
+    try:
+        run = restore(site)
+        assert f"{archive} is a mount point, so its contents are exchanged one by one" in run.output
+        (kept,) = re.findall(rf"{archive}/\.replaced-[0-9-]+", site.run(f"ls -d {archive}/.[!.]*"))
+        assert site.run(f"diff -rq --exclude='.*' {archive} {kept}") == ""
+        assert stored_file(site) == before
+    finally:
+        site.run(f"umount --lazy {archive} && rm -rf {archive}/.replaced-*")
 
 
-def test_a_site_that_does_not_come_up_is_put_back(site: Site, history: dict[str, dict]) -> None:
+def test_a_site_that_does_not_come_up_is_put_back_before_anybody_sees_it(site: Site, history: dict[str, dict]) -> None:
     site.run("mv /opt/indico/etc/indico.wsgi /opt/indico/etc/indico.wsgi.away")
     run = site.play(playbook=RESTORE, confirm="indico", set=history["one"]["stamp"])
     site.run("mv /opt/indico/etc/indico.wsgi.away /opt/indico/etc/indico.wsgi")
     assert run.returncode != 0
     (said,) = [failure for failure in run.failures if "The data are back to where they were, and the services run on them." in failure]
+    assert said.startswith("Ask for the home page failed: ")
     assert titles(site) == ["Marked one", "Marked three", "Marked two"]
     assert site.run("ls -d /opt/indico/archive/*")
-    # Visitors may have written to it while the page was asked for.
+    assert site.run("find /opt/indico/db /opt/indico -maxdepth 2 -name '*.failed-*' -o -name '*.restored'") == ""
+    assert site.run("ls /opt/indico/etc/maintenance") == ""
+
+
+def test_a_restore_that_fails_behind_its_opening_keeps_what_visitors_wrote(site: Site, history: dict[str, dict]) -> None:
+    """The scheduler, which starts last, fails once."""
+    once = "/etc/systemd/system/indico-scheduler.service.d/once.conf"
+    site.run(
+        f"mkdir -p {once.rpartition('/')[0]} && printf '[Service]\nExecStartPre=+/bin/sh -c \"test -e /run/once || ! touch /run/once\"\n' > {once}"
+        " && systemctl daemon-reload"
+    )
+    with only_closed(site.browser(), "/"):  # O8
+        run = site.play(playbook=RESTORE, confirm="indico", set=history["one"]["stamp"])
+    site.run(f"rm -r {once.rpartition('/')[0]} && systemctl daemon-reload")
+    assert run.returncode != 0
+    (said,) = [failure for failure in run.failures if "The data are back to where they were, and the services run on them." in failure]
+    assert titles(site) == ["Marked one", "Marked three", "Marked two"]
     kept = re.search(r"What was written to the restored data meanwhile is in \*(\.failed-[0-9-]+)\.", said)
     assert kept and site.run(f"cd /opt/indico && ls db/*/Data.fs{kept[1]} archive{kept[1]}/*")
     site.run(f"rm -r /opt/indico/db/*/Data.fs{kept[1]} /opt/indico/archive{kept[1]}")
@@ -149,6 +194,7 @@ def test_a_killed_restore_leaves_the_site_closed(site: Site, history: dict[str, 
     site.power_cycle(warn=False)
     site.wait_for_unit("apache2.service")
     assert site.browser().get("/").status_code == 503
+    assert "This site is being restored and will be back soon." in site.browser().get("/").text
     refused = site.play(playbook="playbooks/maintenance.yml", state="off")
     sentence = "A restore was begun and has not ended, so what is there may be half of each. playbooks/restore.yml, run again, ends it. Nothing was done."
     assert sentence in " ".join(refused.failures), refused.output

@@ -103,7 +103,8 @@ def look(prefix: str) -> dict[str, Any]:
         "deployments": entries,
         "deployment": next((entry for entry in reversed(entries) if entry["release"] == current and entry["result"] == "ok"), None),
         "lock": _info.read_json(os.path.join(_directory(prefix), ".lock")) or None,
-        "maintenance": _info.maintenance(prefix),
+        # A switch that was killed leaves its own sign, which the next one takes down.
+        "maintenance": None if os.path.exists(os.path.join(prefix, "etc", "maintenance", "release")) else _info.maintenance(prefix),
         "migration": _info.read_json(os.path.join(_directory(prefix), ".migration")) or None,
     }
 

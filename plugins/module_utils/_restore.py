@@ -65,6 +65,7 @@ class Request:
     owner: str | None = None
     group: str | None = None
     mode: str | None = None
+    served: bool = False  # the caller stops the server before the run, so a plan says nothing of it
 
 
 @dataclass
@@ -204,7 +205,7 @@ def plan(request: Request) -> Plan:
         try:
             _lock(lock.fileno(), target)
         except RepositoryError as error:  # the run refuses; a plan is made while the server still runs
-            chosen.warnings.append(str(error))
+            chosen.warnings += [] if request.served else [str(error)]
     return chosen
 
 

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 _BLOCK = 4096  # bytes that a file system gives to a file at once
@@ -86,33 +86,61 @@ def _obstacles(found: Exchange, place: str, archive: str) -> Iterator[str]:
 def exchange(archive: str, incoming: str, outgoing: str) -> bool:
     """Put the directory incoming in the place of the archive, whose own files go to outgoing. Return whether anything was done: nothing without incoming.
 
-    The archive is renamed where that is possible. In a mount point its entries are moved one by one; the next run goes on with what a killed one began.
-    Raises OSError.
+    The archive is renamed where that is possible. In a mount point its entries are moved one by one. What fails is taken back before OSError is raised.
+    After a kill the next run goes on. It may bring another outgoing, and an incoming that was copied again.
     """
     archive = os.path.realpath(archive)
     if not os.path.isdir(incoming):
         return False
-    if not is_mount_point(archive):
-        if os.path.lexists(archive):
-            os.rename(archive, outgoing)
-        os.rename(incoming, archive)
-        return True
-    aside = os.path.join(archive, f"{OWN[0]}-whole")  # tells a later run that all that was there is aside already
-    if not os.path.exists(aside):
-        os.makedirs(outgoing, 0o750, exist_ok=True)
-        _move([one for one in os.listdir(archive) if not one.startswith(OWN)], archive, outgoing)
-        _copy_owner(archive, outgoing)
-        with open(aside, "wb"):
-            pass
-    _move(os.listdir(incoming), incoming, archive)
-    os.rmdir(incoming)
-    os.unlink(aside)
+    undo: list[Callable[[], None]] = []
+    try:
+        if is_mount_point(archive):
+            _exchange_entries(archive, incoming, outgoing, undo)
+        else:
+            if os.path.lexists(archive):
+                _rename(archive, outgoing, undo)
+            _rename(incoming, archive, undo)
+    except OSError:
+        for step in reversed(undo):
+            step()
+        raise
+    _sync(os.path.dirname(archive))
     return True
 
 
-def _move(names: list[str], source: str, target: str) -> None:
-    for name in names:
-        os.rename(os.path.join(source, name), os.path.join(target, name))
+def _exchange_entries(archive: str, incoming: str, outgoing: str, undo: list[Callable[[], None]]) -> None:
+    aside = os.path.join(archive, f"{OWN[0]}-whole")  # tells a later run that all that was there is aside already
+    os.makedirs(outgoing, 0o750, exist_ok=True)
+    _copy_owner(archive, outgoing)
+    if not os.path.exists(aside):
+        for name in os.listdir(archive):
+            if not name.startswith(OWN):
+                _rename(os.path.join(archive, name), os.path.join(outgoing, name), undo)
+        _sync(outgoing)
+        with open(aside, "wb"):
+            undo.append(lambda: os.unlink(aside))
+        _sync(archive)
+    for name in os.listdir(incoming):
+        if os.path.lexists(os.path.join(archive, name)):  # a run that was killed had brought it, and it was copied again
+            _rename(os.path.join(archive, name), os.path.join(outgoing, name), undo)
+        _rename(os.path.join(incoming, name), os.path.join(archive, name), undo)
+    _sync(archive)
+    os.rmdir(incoming)
+    os.unlink(aside)
+
+
+def _rename(before: str, after: str, undo: list[Callable[[], None]]) -> None:
+    os.rename(before, after)
+    undo.append(lambda: os.rename(after, before))
+
+
+def _sync(directory: str) -> None:
+    """Put the names in a directory on disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _copy_owner(source: str, target: str) -> None:

@@ -82,9 +82,14 @@ def _systemctl(*arguments: str) -> str:
     return done.stdout
 
 
+def act(verb: str, name: str) -> None:
+    """Start, stop, restart or reload a unit. Raises UnitError."""
+    _systemctl(verb, name)
+
+
 def stop(name: str) -> None:
     """Stop a unit. Raises UnitError."""
-    _systemctl("stop", name)
+    act("stop", name)
 
 
 def show(names: list[str], properties: tuple[str, ...] = _PROPERTIES) -> list[dict[str, str]]:

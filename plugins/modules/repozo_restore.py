@@ -54,6 +54,10 @@ options:
   confirm:
     description: The path in O(target) once more. Needed to replace a file that exists.
     type: str
+  served:
+    description: Whether the caller stops the server of the database before the run. Check mode then does not warn that the database is in use.
+    type: bool
+    default: false
   owner:
     description: Name of the user who owns the database. Default is the owner of the replaced file, or the user who runs the module.
     type: str
@@ -221,6 +225,7 @@ def main() -> None:
             "timezone": {"type": "str", "default": "UTC"},
             "live": {"type": "path"},
             "confirm": {"type": "str"},
+            "served": {"type": "bool", "default": False},
             "owner": {"type": "str"},
             "group": {"type": "str"},
             "mode": {"type": "str"},
@@ -261,7 +266,7 @@ def _restored(module: AnsibleModule) -> tuple[dict[str, object], list[str]]:
         wanted = _history.wanted_time(options["time"], options["timezone"])
     if options["transaction"] is not None:
         wanted = _history.wanted_transaction(options["transaction"])
-    others = {name: options[name] for name in ("repository", "target", "live", "confirm", "owner", "group", "mode")}
+    others = {name: options[name] for name in ("repository", "target", "live", "confirm", "owner", "group", "mode", "served")}
     result = _restore.restore(_restore.Request(wanted=wanted, **others), check=module.check_mode)
     return result.answer(), result.plan.warnings
 

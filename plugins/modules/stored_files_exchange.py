@@ -69,7 +69,7 @@ def main() -> None:
     try:
         module.exit_json(changed=_stored_files.exchange(given["archive"], given["incoming"], given["outgoing"]))
     except OSError as error:
-        module.fail_json(msg=f"{given['archive']} and {given['incoming']} cannot be exchanged: {error}. Run this again to go on.")
+        module.fail_json(msg=f"{given['archive']} and {given['incoming']} cannot be exchanged: {error}. What was moved was moved back.")
 
 
 if __name__ == "__main__":

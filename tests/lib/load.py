@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import requests
@@ -13,23 +16,26 @@ from tests.lib.browser import Browser
 
 
 class Visitors:
-    """Ask for a page in some threads, with a new connection for each request, as long as the with block lasts.
+    """Ask for pages in some threads, with a new connection for each request, as long as the with block lasts.
 
-    answers counts what came: status codes, and the names of errors.
+    paths are asked for in turn; one that begins with http is a whole address. answers counts what came: status codes, and the names of errors.
     """
 
-    def __init__(self, browser: Browser, path: str, number: int = 3, pause: float = 0.4) -> None:
+    def __init__(self, browser: Browser, *paths: str, number: int = 3, pause: float = 0.4) -> None:
         self.answers: Counter[str] = Counter()
         self.slowest = 0.0
-        self._browser, self._path, self._pause = browser, path, pause
+        self._browser, self._pause = browser, pause
+        self._addresses = itertools.cycle(path if path.startswith("http") else browser.base_url + path for path in paths)
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._threads = [threading.Thread(target=self._ask, daemon=True) for _number in range(number)]
 
     def _ask(self) -> None:
         while not self._stop.is_set():
+            with self._lock:
+                address = next(self._addresses)
             begun = time.monotonic()
             try:
-                answer = str(self._browser.session.get(self._browser.base_url + self._path, headers={"Connection": "close"}, timeout=60).status_code)
+                answer = str(self._browser.session.get(address, headers={"Connection": "close"}, timeout=60).status_code)
             except requests.RequestException as error:
                 answer = repr(error)
             with self._lock:
@@ -46,3 +52,12 @@ class Visitors:
         self._stop.set()
         for thread in self._threads:
             thread.join(90)
+
+
+@contextmanager
+def only_closed(browser: Browser, *paths: str) -> Iterator[None]:
+    """See that visitors who ask ten times a second get pages or the maintenance page (503), and nothing else (O8)."""
+    with Visitors(browser, *paths, number=5, pause=0.4) as visitors:
+        yield
+    print(dict(visitors.answers), f"slowest {visitors.slowest:.1f} s")
+    assert set(visitors.answers) == {"200", "503"}, visitors.answers

@@ -259,3 +259,13 @@ def test_what_is_not_there_and_what_is_not_clear_is_refused() -> None:
         _release.commit_of("/srv/indico.git", "1234", LISTED)
     with pytest.raises(ReleaseError, match="has a branch and a tag both, which are not the same"):
         _release.commit_of("/srv/indico.git", "both", LISTED)
+
+
+def test_the_sign_of_a_killed_switch_is_no_maintenance(prefix: Path) -> None:
+    # O8: a switch closes the site for its seconds, and the next run takes its sign down.
+    sign = prefix / "etc/maintenance"
+    sign.mkdir(parents=True)
+    (sign / "on").write_text("5")
+    assert _release.look(str(prefix))["maintenance"]
+    (sign / "release").touch()
+    assert _release.look(str(prefix))["maintenance"] is None

@@ -138,6 +138,49 @@ def test_an_exchange_that_was_killed_at_any_step_is_gone_on_with(tmp_path: Path,
     assert step == (4 if mounted else 3)
 
 
+@pytest.mark.parametrize("mounted", [False, True])
+def test_an_exchange_that_fails_at_any_step_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounted: bool) -> None:
+    # B10
+    rename, step, done = os.rename, 0, False
+    while not done:
+        step += 1
+        source, archive = archive_with(tmp_path / str(step), mounted=mounted, monkeypatch=monkeypatch)
+        found = _stored_files.plan(source, archive, "S")
+        shutil.copytree(source, found.copy)
+        left = step
+
+        def failing(before: str, after: str) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise OSError(5, "Input/output error")
+            rename(before, after)
+
+        monkeypatch.setattr(os, "rename", failing)
+        try:
+            _stored_files.exchange(archive, found.copy, found.kept)
+            done = True
+        except OSError:
+            present = {path for path in _stored_files.listing(archive) if not path.startswith(b".restored")}
+            assert present == {b"2026/old.pdf", b"2025/old.pdf"}
+            assert _stored_files.listing(found.copy) == {b"2026/new.pdf"}
+            assert not Path(archive, ".restored-whole").exists()
+
+
+def test_an_exchange_in_a_mount_point_takes_a_second_copy_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # B10: a restore that is run again copies the set again, while some of its files are in the archive already.
+    source, archive = archive_with(tmp_path, mounted=True, monkeypatch=monkeypatch)
+    store(tmp_path / "archive/.replaced-1", b"2026/old.pdf", b"2025/old.pdf")
+    shutil.rmtree(tmp_path / "archive/2025")
+    (tmp_path / "archive/2026/old.pdf").rename(tmp_path / "archive/2026/new.pdf")
+    (tmp_path / "archive/.restored-whole").touch()
+    found = _stored_files.plan(source, archive, "2")
+    shutil.copytree(source, found.copy)
+    assert _stored_files.exchange(archive, found.copy, found.kept)
+    assert {path for path in _stored_files.listing(archive) if not path.startswith(b".replaced-")} == {b"2026/new.pdf"}
+    assert _stored_files.listing(f"{archive}/.replaced-1") == {b"2026/old.pdf", b"2025/old.pdf"}
+
+
 def test_a_plan_names_what_keeps_the_stored_files_from_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # B10
     source, archive = archive_with(tmp_path, mounted=False, monkeypatch=monkeypatch)
