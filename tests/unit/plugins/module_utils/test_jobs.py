@@ -32,6 +32,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _jobs.Settings:
         (tmp_path / name).mkdir()
     monkeypatch.setattr(_jobs, "SYSTEM", str(tmp_path / "system"))
     monkeypatch.setattr(_jobs, "CRONTABS", str(tmp_path / "cron.d"))
+    monkeypatch.setattr(_jobs, "RUN", str(tmp_path))
     (tmp_path / "bin/systemctl").write_text(SYSTEMCTL)
     (tmp_path / "bin/systemctl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
@@ -53,7 +54,8 @@ def test_jobs_are_the_services_that_tell_of_a_failure(settings: _jobs.Settings) 
         ({"SERVICE_RESULT": "exit-code", "EXIT_CODE": "exited", "EXIT_STATUS": "3"}, "exit code 3"),
         ({"SERVICE_RESULT": "signal", "EXIT_CODE": "killed", "EXIT_STATUS": "KILL"}, "killed by SIGKILL"),
         ({"SERVICE_RESULT": "timeout", "EXIT_CODE": "killed", "EXIT_STATUS": "TERM"}, "ended after its time limit"),
-        ({"SERVICE_RESULT": "resources"}, "resources"),
+        ({"SERVICE_RESULT": "resources"}, "could not start (resources)"),
+        ({"SERVICE_RESULT": "exit-code", "EXIT_CODE": "exited", "EXIT_STATUS": "226"}, "could not start (exit code 226, see systemd.exec(5))"),
     ],
 )
 def test_how_a_run_ended(settings: _jobs.Settings, given: dict[str, str], result: str) -> None:
@@ -93,10 +95,10 @@ def test_the_table_says_what_starts_each_and_when(settings: _jobs.Settings, tmp_
     lines = _jobs.summary([backup, clean, disk])
     assert [line.split("  ")[0] for line in lines] == ["job", "indico-backup", "indico-clean", "indico-disk"]
     assert "exit code 1" in lines[1] and "never ran" in lines[2] and "running" in lines[3] and lines[3].endswith("nothing")
-    assert _jobs.problems([backup, clean, disk]) == [
-        "indico-backup failed: exit code 1, 2026-11-28T00:00:00Z; it has never succeeded. journalctl --unit indico-backup says why."
+    assert _jobs.problems([backup, clean, disk], NOW) == [
+        "WARNING: indico-backup failed: exit code 1, 2026-11-28T00:00:00Z; it has never succeeded. journalctl --unit indico-backup says why."
     ]
-    assert 'indico_job_failures{instance_name="indico",unit="indico-backup"} 1\n' in _jobs.metrics("indico", [backup, clean, disk])
+    assert 'indico_job_failures{instance_name="indico",unit="indico-backup"} 1\n' in _jobs.metrics("indico", [backup, clean, disk], NOW)
 
 
 def test_a_span_since_boot_is_a_moment(settings: _jobs.Settings, tmp_path: Path) -> None:
