@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _prune, _repository, _repozo, _verify
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _prune, _repository, _repozo, _verify, _zeo, _zeo_info
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 VERSION = 1  # of the manifest
@@ -34,8 +34,8 @@ _STAMP = re.compile(r"\d{4}(?:-\d\d){5}")
 class Settings:
     """What is backed up, where to, and how long it stays. Paths are absolute; storages are the names below PREFIX/db.
 
-    pings: URLs by moment (start, success, failure). zeo_settings: what role zeo says of the living servers; release: path of
-    the Indico whose code opens what a drill restores in drill_directory. pack_days: days that a pack keeps every revision of.
+    pings: URLs by moment (start, success, failure). zeo_settings: what role zeo says of the living servers; jobs_settings: what role
+    cron says of the jobs; release: path of the Indico whose code opens what a drill restores in drill_directory. pack_days: days that a pack keeps every revision of.
     """
 
     instance: str
@@ -56,6 +56,7 @@ class Settings:
     zeo_settings: str = ""
     release: str = ""
     drill_directory: str = ""
+    jobs_settings: str = ""
     pack_days: int = 1
     pack_keep_old: bool = True
 
@@ -145,6 +146,7 @@ def run_locked(settings: Settings, *, who: str, why: str, full: Collection[str] 
 
 
 def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: Collection[str], check: bool) -> None:
+    refuse_replaced(settings)
     unfinished = _unfinished(settings)
     if not check:
         for name in unfinished:
@@ -162,6 +164,22 @@ def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: Coll
             _make_set(settings, outcome.set, {"who": who, "why": why, "storages": outcome.storages})
     outcome.changed = outcome.changed or bool(unfinished)
     _tidy(settings, outcome, check)
+
+
+def refuse_replaced(settings: Settings) -> None:
+    """Raise RepositoryError when a server works on another file than the one at its path, which a backup would read."""
+    for sentence in replaced(settings):
+        raise RepositoryError(sentence)
+
+
+def replaced(settings: Settings) -> list[str]:
+    """Return a sentence for each storage whose server works on another file than the one at its path. Without zeo_settings nothing is asked."""
+    if not settings.zeo_settings or not os.path.exists(settings.zeo_settings):
+        return []
+    try:
+        return _zeo_info.replaced(settings.zeo_settings, settings.storages)
+    except _zeo.ZeoError as error:
+        raise RepositoryError(str(error)) from error
 
 
 def _back_up(settings: Settings, storage: str, full: str, check: bool) -> dict[str, Any]:

@@ -76,7 +76,9 @@ def declare(jobs: Mapping[str, Mapping[str, Any]], *, instance: str, prefix: str
         units += [{"name": f"{name}.service", "run": False, "absent": not wanted}, {"name": f"{name}.timer", "absent": not timer}]
         by_cron = wanted and schedule and backend == "cron" and not timer
         if wanted:
-            starts = {"schedule": schedule, "jitter": str(job.get("jitter", "10min")) if timer else ""} if not job.get("every") else {"every": str(job["every"])}
+            starts = (
+                {"schedule": schedule, "jitter": str(job.get("jitter", "10min")) if timer else ""} if not job.get("every") else {"every": str(job["every"])}
+            )
             declared[name] = {"started_by": "timer", **starts} if timer else {"started_by": "cron", **starts} if by_cron else {}
         if by_cron:
             lines.append(f"{_crontab.fields(schedule)} root systemctl start {name}.service")

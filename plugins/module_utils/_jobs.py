@@ -98,7 +98,7 @@ def read_settings(path: str) -> Settings:
 
 @dataclass(frozen=True)
 class Declared:
-    """What a role wants of a job. started_by: timer, cron or None; schedule: as OnCalendar has it; every, jitter: spans; since: when it was declared (epoch)."""
+    """What a role wants of a job. started_by: timer, cron or None; schedule: as OnCalendar has it; every, jitter: spans; since (epoch): when it said so."""
 
     started_by: str | None = None
     schedule: str = ""
@@ -259,7 +259,7 @@ def _idle(name: str, want: Declared, timer: Mapping[str, str], listed: bool, *, 
 
 
 def _due(want: Declared, known: Mapping[str, Any], now: float, booted: float) -> float | None:
-    """Return by when a job must have run again, None when nothing starts it. What lies in the future was noted by a clock that was wrong, and counts for nothing."""
+    """Return by when a job must have run again, None when nothing starts it. A moment in the future was noted by a clock that was wrong."""
     if want.started_by is None:
         return None
     last = max((moment for moment in (known.get("ended"), known.get("skipped"), want.since) if moment and moment <= now + _AHEAD), default=booted)
