@@ -34,8 +34,9 @@ _STAMP = re.compile(r"\d{4}(?:-\d\d){5}")
 class Settings:
     """What is backed up, where to, and how long it stays. Paths are absolute; storages are the names below PREFIX/db.
 
-    pings: URLs by moment (start, success, failure). zeo_settings: what role zeo says of the living servers; jobs_settings: what role
-    cron says of the jobs; release: path of the Indico whose code opens what a drill restores in drill_directory. pack_days: days that a pack keeps every revision of.
+    pings: URLs by moment (start, success, failure). zeo_settings: what role zeo says of the living servers; jobs_settings: what
+    role cron says of the jobs; release: path of the Indico whose code opens what a drill restores in drill_directory. pack_days: days that a
+    pack keeps every revision of.
     """
 
     instance: str

@@ -180,7 +180,7 @@ def record(settings: Settings, name: str) -> dict[str, Any]:
     try:
         with open(f"{settings.state}/{name}.json", encoding="utf-8") as stream:
             known = json.load(stream)
-    except (FileNotFoundError, ValueError):  # a damaged one is written anew by the next run
+    except (OSError, ValueError):  # a damaged one is written anew by the next run; one that cannot be read must keep no word back
         return {}
     return known if isinstance(known, dict) else {}
 

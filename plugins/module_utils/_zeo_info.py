@@ -156,15 +156,24 @@ def _other_file(path: str) -> str | None:
             continue
         opened = _opened(process)
         serves = f"{path}.lock" in [name for _number, name, _file, _writes in opened]
-        written = [(number, file) for number, name, file, writes in opened if writes and name != f"{path}.lock" and (name == path or serves)]
-        same = (present.st_dev, present.st_ino)
-        if written and same not in [(file.st_dev, file.st_ino) for _number, _name, file, _writes in opened]:
-            number = max(written, key=lambda one: one[1].st_size)[0]
+        written = {
+            number: (file.st_dev, file.st_ino)
+            for number, name, file, writes in opened
+            if writes and (name == path or (serves and _is_storage(process, number)))
+        }
+        # Only what it writes counts: to read, it opens the path anew, so it may have both files open.
+        if written and (present.st_dev, present.st_ino) not in written.values():
             return (
-                f"Process {process} serves another file than the one at {path}, which was replaced: what is committed now is in no file with a name. "
-                f"Before that process ends, copy /proc/{process}/fd/{number} to a safe place. {_OTHER}"
+                f"Process {process} serves another file than the one at {path}, which was replaced: what is committed now is not in that file. "
+                f"Before that process ends, copy /proc/{process}/fd/{min(written, key=int)} to a safe place. {_OTHER}"
             )
     return None
+
+
+def _is_storage(process: str, number: str) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{process}/fd/{number}", "rb") as stream:
+        return stream.read(_filestorage.HEAD) in _filestorage.MAGIC
+    return False
 
 
 def _opened(process: str) -> list[tuple[str, str, os.stat_result, bool]]:
