@@ -209,9 +209,14 @@ class _Sweep:
         return kind
 
     def _in_use(self, path: str) -> bool:
-        """Whether a process has the file open, such as a server whose database was replaced while it ran; or may have, as far as this one may see."""
-        found = os.stat(path)
-        return self._held is None or (found.st_dev, found.st_ino) in self._held
+        """Whether a process may have the file open, such as a server whose database was replaced while it ran. Stored files are open for moments only."""
+        if os.path.isdir(path):
+            return False
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return not self._alone(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _ends(self, descriptor: int) -> float | None:
         """Return when an entry ends, None when it does not say."""

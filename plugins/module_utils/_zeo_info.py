@@ -101,12 +101,13 @@ def info(python: str, servers: Mapping[str, Server], *, databases: Mapping[str, 
 def replaced(settings_path: str, names: Collection[str]) -> list[str]:
     """Return a sentence for each of these storages whose server works on another file than the one at its path.
 
-    settings_path: what role zeo writes. A server that does not answer has nothing to say here. Raises ZeoError when the settings cannot be used.
+    settings_path: what role zeo writes. A server that does not answer has nothing to say here, and a file that is missing or unreadable is for the
+    caller, who reads it, to name. Raises ZeoError when the settings cannot be used.
     """
     settings = _zeo.read_settings(settings_path)
     servers = {name: server for name, server in settings.servers.items() if name in names}
     found = info(settings.python, servers, databases=settings.databases, time_limit=settings.time_limit)
-    return [one["file_problem"] for one in found if one.get("file_problem")]
+    return [one["file_problem"] for one in found if str(one.get("file_problem")).endswith(_OTHER)]
 
 
 def file_problem(python: str, server: Server, path: str, newest: dict[str, str] | None, *, time_limit: float = 10) -> str | None:
