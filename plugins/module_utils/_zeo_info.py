@@ -106,7 +106,12 @@ def replaced(settings_path: str, names: Collection[str]) -> list[str]:
     """
     settings = _zeo.read_settings(settings_path)
     servers = {name: server for name, server in settings.servers.items() if name in names}
-    found = info(settings.python, servers, databases=settings.databases, time_limit=settings.time_limit)
+    return other_files(settings.python, servers, settings.databases, time_limit=settings.time_limit)
+
+
+def other_files(python: str, servers: Mapping[str, Server], databases: Mapping[str, str], *, time_limit: float = 10) -> list[str]:
+    """Return what replaced() does, for servers and paths of their databases by name."""
+    found = info(python, servers, databases=databases, time_limit=time_limit)
     return [one["file_problem"] for one in found if str(one.get("file_problem")).endswith(_OTHER)]
 
 

@@ -276,6 +276,10 @@ def test_a_database_that_is_replaced_under_its_server_is_critical(live: Live, ca
         assert _zeo_command.main(path, ["metrics"]) == 0
         assert 'indico_zeo_file_replaced{instance_name="indico",storage="main"} 1\n' in (live.directory / "zeo.prom").read_text()
         assert _zeo_info.replaced(path, ["rooms"]) == []
+        held = live.database.read_bytes()
+        with pytest.raises(ZeoError, match=r"^Nothing was packed\. Process "):
+            _zeopack.pack(live.python, live.server, database=str(live.database), time_limit=60)
+        assert live.database.read_bytes() == held
 
 
 def test_the_transactions_alone_show_it_where_proc_does_not(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
