@@ -177,7 +177,7 @@ def wait_for_a_mail(site: Site, words: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(site: Site, sink: None) -> None:
+def told(site: Site, sink: None) -> Iterator[None]:
     """All metrics files lie in a directory that does not exist before."""
     files = ("backup_metrics_file", "zeo_metrics_file", "cron_metrics_file", "cron_disk_metrics_file", "scheduler_metrics_file")
     given = {name: f"/var/lib/absent/deep/{name}.prom" for name in files}
@@ -185,6 +185,8 @@ def told(site: Site, sink: None) -> None:
     site.run("rm -f /run/sink/*; systemctl start indico-backup indico-disk indico-clean indico-scheduler-metrics indico-zeo-watch indico-watch")
     assert set(site.run("ls /var/lib/absent/deep").split()) == {f"{name}.prom" for name in files}
     assert answer(site, f"{JOBS} check") == (0, f"OK: {len(jobs(site))} jobs, none of which failed or is overdue\n")
+    yield
+    configure(site, tags="backup,cron,scheduler,zeo")
 
 
 def test_a_directory_that_is_missing_keeps_no_job_from_its_work(site: Site, told: None) -> None:
