@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from tests.lib.site import Site
 
-JOBS = "/opt/indico/bin/indico-jobs"
+JOBS, BACKUP, ZEO = "/opt/indico/bin/indico-jobs", "/opt/indico/bin/indico-backup", "/opt/indico/bin/indico-zeo"
+DROPINS = "/run/systemd/system"
+COMMIT = """
+import transaction
+from ZEO.ClientStorage import ClientStorage
+from ZODB.DB import DB
+DB(ClientStorage(('127.0.0.1', 9676))).open().root()['here'] = True
+transaction.commit()
+"""
 # Keeps each mail and each post that it gets in a file.
 SINK = """
 import http.server, smtpd, asyncore, threading
@@ -30,9 +39,9 @@ asyncore.loop()
 TOLD = {"cron_mail_to": ["ops@example.org"], "cron_smtp_port": 2525, "cron_failure_url": "http://127.0.0.1:8099/hook", "cron_schedule_jitter": "0"}
 
 
-def configure(site: Site, **extra: object) -> str:
-    """Run the role with these variables. Return what it showed."""
-    run = site.play("--tags", "cron", "--diff", **extra)
+def configure(site: Site, *, tags: str = "cron", **extra: object) -> str:
+    """Run the role, or those of the tags, with these variables. Return what that showed."""
+    run = site.play("--tags", tags, "--diff", **extra)
     assert run.returncode == 0, run.output
     return run.output
 
@@ -143,3 +152,110 @@ def test_at_the_wrong_hour_and_beside_another_one_nothing_is_done(site: Site) ->
     assert after["skipped"] > (before["skipped"] or 0) and after["ended"] == before["ended"] and not after["failures"]
     held = site.shell().run("flock /opt/indico /opt/indico/bin/indico-manage clean")
     assert held.rc == 1 and held.stderr.startswith("/opt/indico is being cleaned already by process ")
+
+
+# Each part of an alarm is broken once (O1, B7)
+
+
+@contextmanager
+def dropped_in(site: Site, unit: str, text: str) -> Iterator[None]:
+    """Add lines to the [Service] section of a unit."""
+    site.run(f"mkdir -p {DROPINS}/{unit}.d && printf '[Service]\\n{text}\\n' > {DROPINS}/{unit}.d/test.conf && systemctl daemon-reload")
+    try:
+        yield
+    finally:
+        site.run(f"rm -r {DROPINS}/{unit}.d && systemctl daemon-reload")
+
+
+def answer(site: Site, command: str) -> tuple[int, str]:
+    done = site.shell().run(command)
+    return done.rc, done.stdout + done.stderr
+
+
+def wait_for_a_mail(site: Site, words: str) -> None:
+    site.run(f"for i in $(seq 50); do grep -q '{words}' /run/sink/mails && exit 0; sleep 0.2; done; cat /run/sink/mails; exit 1")
+
+
+@pytest.fixture(scope="module")
+def told(site: Site, sink: None) -> Iterator[None]:
+    """All metrics files lie in a directory that does not exist before."""
+    files = ("backup_metrics_file", "zeo_metrics_file", "cron_metrics_file", "cron_disk_metrics_file", "scheduler_metrics_file")
+    given = {name: f"/var/lib/absent/deep/{name}.prom" for name in files}
+    configure(site, tags="backup,cron,scheduler,zeo", **TOLD, **given)
+    site.run("rm -f /run/sink/*; systemctl start indico-backup indico-disk indico-clean indico-scheduler-metrics indico-zeo-watch indico-watch")
+    assert set(site.run("ls /var/lib/absent/deep").split()) == {f"{name}.prom" for name in files}
+    assert answer(site, f"{JOBS} check") == (0, f"OK: {len(jobs(site))} jobs, none of which failed or is overdue\n")
+    yield
+    configure(site, tags="backup,cron,scheduler,zeo")
+
+
+def test_a_directory_that_is_missing_keeps_no_job_from_its_work(site: Site, told: None) -> None:
+    """O1."""
+    site.run("mv /var/lib/absent /var/lib/elsewhere")
+    began = now(site)
+    site.run("systemctl start indico-backup indico-clean")
+    disk = site.shell().run("systemctl start indico-disk")
+    assert wait_for_a_run(site, "indico-backup", began)["result"] == "success"
+    rc, said = answer(site, f"{BACKUP} check")
+    site.run("mv /var/lib/elsewhere /var/lib/absent; systemctl start indico-disk indico-watch")
+    assert (rc, said) == (1, "WARNING: there is no /var/lib/absent/deep/backup_metrics_file.prom, which each run writes\n")
+    assert disk.rc != 0
+    wait_for_a_mail(site, "Subject: indico-disk failed on .*: exit code 1")
+
+
+def test_a_job_that_cannot_begin_is_told_although_it_leaves_no_record(site: Site, told: None) -> None:
+    """O1: the directory is missing for what ends the job, too. The disk of the records is full, and so is /tmp, where systemd wants to make directories."""
+    site.run("rm -f /run/sink/*; mount -t tmpfs -o size=4k tmpfs /var/lib/indico-jobs; head -c 4096 /dev/zero > /var/lib/indico-jobs/filler")
+    site.run("mount -t tmpfs -o nr_inodes=1 tmpfs /tmp")
+    with dropped_in(site, "indico-clean.service", "ReadWritePaths=/nonexistent/directory"):
+        failed = site.shell().run("systemctl start indico-clean")
+        wait_for_a_mail(site, "could not start")
+        site.run("umount /tmp /var/lib/indico-jobs")
+        rc, said = answer(site, f"{JOBS} status")
+    site.run("systemctl start indico-clean")
+    assert failed.rc != 0
+    assert rc == 2 and "CRITICAL: indico-clean failed: could not start (" in said
+    assert "job         indico-clean\n" in site.run("cat /run/sink/posts")
+    assert answer(site, f"{JOBS} check")[0] == 0
+
+
+def test_a_broken_unit_and_a_timer_that_is_off_are_critical_everywhere(site: Site, told: None) -> None:
+    """O1."""
+    site.run("rm -f /run/sink/*; systemctl disable --now indico-backup.timer")
+    with dropped_in(site, "indico-disk.service", "ExecStart="):
+        backup, status = answer(site, f"{BACKUP} check"), site.play(playbook="playbooks/status.yml")
+        site.run("systemctl start indico-watch")
+        metrics = site.run("cat /var/lib/absent/deep/cron_metrics_file.prom")
+        rc, said = answer(site, f"{JOBS} check")
+    site.run("systemctl enable --now indico-backup.timer")
+    off, broken = (
+        "indico-backup is never started: indico-backup.timer is inactive.",
+        "indico-disk cannot start: systemd says that its unit file is bad-setting.",
+    )
+    assert backup[0] == 2 and off in backup[1]
+    assert rc == 2 and off in said and broken in said
+    (sentences,) = status.failures
+    assert off in sentences and broken in sentences
+    for name in ("backup", "disk"):
+        assert f'indico_job_status{{instance_name="indico",unit="indico-{name}"}} 0' in metrics
+    wait_for_a_mail(site, "indico-backup is never started")
+    assert site.run("cat /run/sink/posts").count("indico-disk cannot start") == 1
+    assert answer(site, f"{JOBS} check")[0] == 0
+
+
+def test_a_database_that_is_replaced_under_its_server_is_critical_everywhere(site: Site, told: None) -> None:
+    """B7: also from inside the sandboxes of the jobs. Hosts of the lab let nobody look into /proc/PID/fd, so the transactions have to show it."""
+    place = "/opt/indico/db/rooms"
+    site.run(f"cd {place} && cp --preserve Data.fs x && rm Data.fs && mv x Data.fs")
+    site.run(f'/opt/indico/zeo/bin/python -c "{COMMIT}" 2>/dev/null')
+    failed = site.shell().run("systemctl start indico-backup")
+    said, check, zeo = site.run("journalctl --unit indico-backup --lines 20 --no-pager"), answer(site, f"{BACKUP} check"), answer(site, f"{ZEO} check")
+    site.run("systemctl start indico-zeo-watch")
+    metrics, status = site.run("cat /var/lib/absent/deep/zeo_metrics_file.prom"), site.play(playbook="playbooks/status.yml")
+    site.run("systemctl restart indico-zeo@rooms && systemctl start indico-backup")
+    sentence = f"and the newest in {place}/Data.fs is "
+    assert failed.rc != 0 and sentence in said
+    assert (check[0], zeo[0]) == (2, 2) and sentence in check[1] and sentence in zeo[1]
+    assert 'indico_zeo_file_replaced{instance_name="indico",storage="rooms"} 1' in metrics
+    assert sentence in status.failures[0]
+    assert answer(site, f"{ZEO} check")[0] == 0

@@ -88,7 +88,8 @@ def test_nothing_is_scheduled_for_others(site: Site) -> None:
     assert "indico-" not in site.run("systemctl list-timers --no-pager")
     assert not site.shell().file("/etc/cron.d/indico-backup").exists
     configure(site, backup_schedule="", backup_drill_schedule="", backup_pack_schedule="", cron_clean_schedule="", cron_disk_schedule="", scheduler_keep_days=0)
-    assert "indico-" not in site.run("systemctl list-timers --no-pager")
+    timers = site.run("systemctl list-timers --no-pager --no-legend | grep --only-matching 'indico-.*timer'").split()
+    assert timers == ["indico-watch.timer"]  # it tells of those jobs that fail when they are started by hand
 
 
 def test_outside_of_the_allowed_hours_a_scheduled_run_does_nothing(site: Site) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _crontab, _drill, _numbers, _pack, _repository
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _crontab, _drill, _jobs, _numbers, _pack, _repository, _units
 from ansible_collections.confops.indico.plugins.module_utils._backup_status import Limits
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -102,9 +102,34 @@ def _status(settings: _backup_set.Settings, _options: argparse.Namespace) -> int
 def _check(settings: _backup_set.Settings, options: argparse.Namespace) -> int:
     limits = Limits(**{one.name: getattr(options, one.name) for one in dataclasses.fields(Limits)})
     sizes = [{part["name"]: part["end"] for part in one["storages"]} for one in _backup_set.manifests(settings)[-2:]]
-    code, line = _backup_status.judge(_backup_status.whole(settings), sizes, time.time(), limits)
+    now = time.time()
+    more = _around(settings, now)
+    try:
+        known = _backup_status.whole(settings)
+    except RepositoryError as error:
+        if not more:
+            raise
+        more.append((_backup_status.WARNING, str(error).rstrip(".")))
+        known = None
+    if known and settings.metrics and not os.path.exists(settings.metrics):
+        more.append((_backup_status.WARNING, f"there is no {settings.metrics}, which each run writes"))
+    code, line = _backup_status.judge(known, sizes, now, limits, more)
     _say(line)
     return code
+
+
+def _around(settings: _backup_set.Settings, now: float) -> list[tuple[int, str]]:
+    """Return what is wrong around the backups, each with its exit code for monitoring: jobs that do not run, servers that work on another file."""
+    found = [(_backup_status.CRITICAL, sentence.rstrip(".")) for sentence in _backup_set.replaced(settings)]
+    if not settings.jobs_settings:
+        return found
+    own = [f"{settings.instance}-{verb}" for verb in ("backup", "drill", "pack", "watch")]
+    try:
+        jobs = _jobs.table(_jobs.read_settings(settings.jobs_settings), now)
+    except (_jobs.JobError, _units.UnitError, OSError) as error:
+        return [*found, (_backup_status.CRITICAL, f"nobody knows whether the jobs run: {str(error).rstrip('.')}")]
+    # A backup that failed at its work is told from its own status.
+    return found + [(code, text.rstrip(".")) for code, name, text in _jobs.judge(jobs, now) if name in own and code == _backup_status.CRITICAL]
 
 
 _Verb = Callable[[_backup_set.Settings, argparse.Namespace], int]

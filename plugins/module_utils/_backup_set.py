@@ -25,7 +25,17 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _children, _prune, _repository, _repozo, _stored_files, _verify
+from ansible_collections.confops.indico.plugins.module_utils import (
+    _backup_status,
+    _children,
+    _prune,
+    _repository,
+    _repozo,
+    _stored_files,
+    _verify,
+    _zeo,
+    _zeo_info,
+)
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 VERSION = 1  # of the manifest
@@ -39,9 +49,9 @@ _STAMP = re.compile(r"\d{4}(?:-\d\d){5}")
 class Settings:
     """What is backed up, where to, and how long it stays. Paths are absolute; storages are the names below PREFIX/db.
 
-    pings: URLs by moment (start, success, failure). zeo_settings: what role zeo says of the living servers; release: path of
-    the Indico whose code opens what a drill restores in drill_directory. pack_days: days that a pack keeps every revision of.
-    archive_roots: directories outside of the archive that its links may lead to; what they lead to there is part of each set.
+    pings: URLs by moment (start, success, failure). zeo_settings: what role zeo says of the living servers; jobs_settings: what role cron says of
+    the jobs; release: path of the Indico whose code opens what a drill restores in drill_directory. pack_days: days that a pack keeps every
+    revision of. archive_roots: directories outside of the archive that its links may lead to; what they lead to there is part of each set.
     """
 
     instance: str
@@ -62,6 +72,7 @@ class Settings:
     zeo_settings: str = ""
     release: str = ""
     drill_directory: str = ""
+    jobs_settings: str = ""
     pack_days: int = 1
     pack_keep_old: bool = True
     archive_roots: list[str] = field(default_factory=list)
@@ -175,6 +186,7 @@ def run_databases(settings: Settings, **options: Any) -> Outcome:
 
 
 def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: Collection[str], check: bool) -> None:
+    refuse_replaced(settings)
     unfinished = _unfinished(settings)
     _may_run(settings)
     if not check:
@@ -227,6 +239,22 @@ def _copied(settings: Settings) -> list[str]:
     """Return the options of rsync that say which stored files are copied: not what an exchange left, and only what the last set has not."""
     last = _stamps(settings)[-1:]
     return [*(f"--exclude=/{name}*" for name in _stored_files.OWN), *_link_dest(os.path.join(settings.sets, last[0], "archive") if last else "")]
+
+
+def refuse_replaced(settings: Settings) -> None:
+    """Raise RepositoryError when a server works on another file than the one at its path, which a backup would read."""
+    for sentence in replaced(settings):
+        raise RepositoryError(sentence)
+
+
+def replaced(settings: Settings) -> list[str]:
+    """Return a sentence for each storage whose server works on another file than the one at its path. Without zeo_settings nothing is asked."""
+    if not settings.zeo_settings or not os.path.exists(settings.zeo_settings):
+        return []
+    try:
+        return _zeo_info.replaced(settings.zeo_settings, settings.storages)
+    except _zeo.ZeoError as error:
+        raise RepositoryError(str(error)) from error
 
 
 def _back_up(settings: Settings, storage: str, full: str, check: bool) -> dict[str, Any]:

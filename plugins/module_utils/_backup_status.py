@@ -10,7 +10,7 @@ import json
 import os
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -102,9 +102,11 @@ def _leave_word(settings: Settings, outcome: Outcome, name: str) -> None:
     with contextlib.suppress(OSError):  # a full disk must not hide the first error
         _repository.replace(os.path.join(settings.directory, name), json.dumps(status, indent=1, sort_keys=True).encode() + b"\n")
     if settings.metrics:
-        with contextlib.suppress(OSError, RepositoryError):
+        try:
             _repository.replace(settings.metrics, _metrics(settings).encode())
             os.chmod(settings.metrics, 0o644)
+        except (OSError, RepositoryError) as error:
+            outcome.warnings.append(f"The metrics file {settings.metrics} cannot be written: {error}.")
 
 
 def read(settings: Settings, name: str) -> dict[str, Any] | None:
@@ -117,13 +119,21 @@ def read(settings: Settings, name: str) -> dict[str, Any] | None:
 def whole(settings: Settings) -> dict[str, Any]:
     """Return all that is known: run, drill and pack (None before the first), and for each storage what its repository holds now.
 
+    in_use is who holds the lock on the backups (process, since), None when nobody does.
+
     Raises RepositoryError when no run has left word yet.
     """
     run = read(settings, BACKUP)
     if run is None:
         raise RepositoryError(f"No run has left word in {os.path.join(settings.directory, BACKUP)}.")
     repositories = {name: _repository_now(settings.repository(name)) for name in settings.storages if os.path.isdir(settings.repository(name))}
-    return {"run": run, "drill": read(settings, DRILL), "pack": read(settings, PACK), "repositories": repositories}
+    return {
+        "run": run,
+        "drill": read(settings, DRILL),
+        "pack": read(settings, PACK),
+        "repositories": repositories,
+        "in_use": _repository.busy(settings.directory),
+    }
 
 
 def _repository_now(path: str) -> dict[str, Any]:
@@ -200,13 +210,14 @@ def prometheus(instance: str, rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def judge(known: dict[str, Any], sizes: list[dict[str, int]], now: float, limits: Limits) -> tuple[int, str]:
+def judge(known: dict[str, Any] | None, sizes: list[dict[str, int]], now: float, limits: Limits, more: Collection[tuple[int, str]] = ()) -> tuple[int, str]:
     """Return the exit code for monitoring and the line that says why, the worst first.
 
-    known is what whole() returns, sizes the bytes of each storage in the newest sets, from the older to the newer; now is in seconds.
+    known is what whole() returns, None when no run has left word; more are findings of the caller's, of which there
+    is one at least then. sizes are the bytes of each storage in the newest sets, from the older to the newer; now is in seconds.
     """
-    found = sorted(_findings(known, sizes, now, limits), key=lambda one: -one[0])
-    if found:
+    found = sorted([*more, *(_findings(known, sizes, now, limits) if known else ())], key=lambda one: -one[0])
+    if found or not known:
         return found[0][0], f"{WORDS[found[0][0]]}: {'; '.join(text for _code, text in found)}"
     drilled = f", drilled {_age(known['drill'], now):.0f} hours ago" if known["drill"] else ""
     return OK, f"OK: the last good backup is {_age(known['run'], now):.0f} hours old{drilled}"

@@ -15,6 +15,7 @@ import functools
 import os
 import pickletools
 import re
+import shutil
 import signal
 import stat
 import time
@@ -22,10 +23,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _repository
+from ansible_collections.confops.indico.plugins.module_utils import _info, _repository
 from ansible_collections.confops.indico.plugins.module_utils._info import human
 
 KINDS = ("cache", "tmp", "sessions", "logs")
+ON_REQUEST = ("replaced",)  # goes only when it is named: what restores put aside may be all that there is of something
 _LISTED = 1000  # paths that are listed for a diff
 _DAY = 86400
 _DEEP = 30  # directories below each other; Indico makes fewer
@@ -49,6 +51,7 @@ class Rules:
     min_age_hours: float = 3
     session_lifetime: float | None = None  # as indico.conf says
     log_days: float = 120
+    replaced_days: float = 7
 
 
 @dataclass
@@ -78,7 +81,7 @@ def run(prefix: str, what: list[str], rules: Rules, *, check: bool = False) -> d
         raise CleanupError(f"There is no instance at {prefix}.")
     sweep = _Sweep(prefix, rules, check)
     with contextlib.nullcontext() if check else _alone(prefix):
-        return {kind: getattr(sweep, kind)() for kind in KINDS if kind in what}
+        return {kind: getattr(sweep, kind)() for kind in KINDS + ON_REQUEST if kind in what}
 
 
 @contextlib.contextmanager
@@ -179,6 +182,41 @@ class _Sweep:
 
         self._walk(kind, ("log",), judge, skip=lambda place: len(place) > 1)
         return kind
+
+    def replaced(self) -> Kind:
+        """Remove what restores and migrations put aside, by the moment in its name. Only root makes names in these directories, or who owns the data."""
+        kind = Kind()
+        for one in _info.replaced(self.prefix):
+            path = one["path"]
+            if one["age_days"] <= self.rules.replaced_days:
+                kind.keep("too young")
+            elif os.path.islink(path) or not (os.path.isfile(path) or os.path.isdir(path)):
+                kind.keep("no plain file")
+            elif self._in_use(path):
+                kind.keep("in use")
+            else:
+                if os.path.isdir(path):
+                    kind.directories += 1
+                    kind.files += sum(len(names) for _place, _directories, names in os.walk(path))
+                    if not self.check:
+                        shutil.rmtree(path)
+                else:
+                    kind.files += 1
+                    if not self.check:
+                        os.unlink(path)
+                kind.size += one["bytes"]
+                kind.paths.append(path)
+        return kind
+
+    def _in_use(self, path: str) -> bool:
+        """Whether a process may have the file open, such as a server whose database was replaced while it ran. Stored files are open for moments only."""
+        if os.path.isdir(path):
+            return False
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return not self._alone(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _ends(self, descriptor: int) -> float | None:
         """Return when an entry ends, None when it does not say."""

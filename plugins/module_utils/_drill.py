@@ -20,7 +20,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _children, _indico, _repository, _scratch, _stored_files, _verify, _zeo
+from ansible_collections.confops.indico.plugins.module_utils import (
+    _backup_set,
+    _backup_status,
+    _children,
+    _indico,
+    _repository,
+    _scratch,
+    _stored_files,
+    _verify,
+    _zeo,
+)
 from ansible_collections.confops.indico.plugins.module_utils._backup_set import Settings
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -121,6 +131,7 @@ def run(settings: Settings, *, check: bool = False) -> Drill:
     with _backup_status.announced(settings, drill, _backup_status.DRILL, act=not check), _scratch.directory(settings.drill_directory, act=not check) as scratch:
         with _repository.lock(settings.directory, _repository.PATIENCE):
             _plan(settings, drill)
+            _backup_set.refuse_replaced(settings)
             if check:
                 return drill
             _restore_set(settings, drill, scratch)

@@ -58,6 +58,23 @@ def time_of(tid: bytes) -> datetime:
     return minute + timedelta(seconds=fraction * 60 / 2**32)
 
 
+def ahead_seconds(tid: str, now: float) -> float:
+    """Return how far a transaction (hexadecimal, empty for none) is ahead of a clock (seconds since the epoch), 0 when it is not, or stands for no moment."""
+    try:
+        moment = time_of(bytes.fromhex(tid)).timestamp() if tid.strip("0") else now
+    except FileStorageError:
+        return 0.0
+    return round(max(moment - now, 0.0), 3)
+
+
+def ahead_sentence(moment: str, seconds: float) -> str:
+    """Return what is wrong with a newest transaction that lies in the future, without a full stop."""
+    return (
+        f"the newest transaction is of {moment}, {seconds / 3600:.1f} hours ahead of this host's clock: a clock was wrong, or is; "
+        "a restore to a time leaves such transactions out"
+    )
+
+
 def last_transaction(path: str) -> Transaction | None:
     """Return the newest committed transaction in the file, None when it has none.
 

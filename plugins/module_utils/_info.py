@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import ssl
+import stat
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +21,8 @@ from ansible_collections.confops.indico.plugins.module_utils import _children, _
 
 _DEBIAN = ("python2.7", "apache2", "libapache2-mod-xsendfile")
 _RELEASES = {"current": "indico", "zeo": "ZODB3"}  # link below the prefix -> the package that it is there for
+_REPLACED = re.compile(r"\.(?:replaced|failed)-(\d{4}(?:-\d\d){5})")
+_AHEAD = 300.0  # seconds that a transaction may be ahead of this host's clock
 _DIRECTORIES = ("archive", "cache", "db", "log", "releases", "tmp", "wheelhouse")
 
 
@@ -40,6 +44,7 @@ def look(
         "page": page(url, public_url or url, timeout) if url else None,
         "maintenance": maintenance(prefix),
         "sizes": sizes(prefix) if measure else {},
+        "replaced": replaced(prefix),
         "file_system": file_system(prefix),
     }
 
@@ -120,7 +125,10 @@ def states(names: list[str]) -> list[dict[str, Any]]:
 
 
 def databases(prefix: str, declared: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each storage that lies on this host: name, port, path, bytes, and its last transaction (tid, time, user, description), or error in its place."""
+    """Return each storage that lies on this host: name, port, path, bytes, and its last transaction (tid, time, user, description), or error in its place.
+
+    ahead_seconds is how far that transaction is ahead of this host's clock.
+    """
     found = []
     for storage in declared:
         path = os.path.join(prefix, "db", storage["name"], "Data.fs")
@@ -132,6 +140,7 @@ def databases(prefix: str, declared: list[dict[str, Any]]) -> list[dict[str, Any
             one["error"] = str(error)
         else:
             one["last_transaction"] = last and last.data()
+            one["ahead_seconds"] = _filestorage.ahead_seconds(last.tid, time.time()) if last else 0.0
         found.append(one)
     return found
 
@@ -144,6 +153,38 @@ def sizes(prefix: str) -> dict[str, int]:
     # Files come and go while du reads, and it complains of those: what it printed still counts.
     done = _children.run(["du", "--summarize", "--block-size=1", *present], limit=_children.LONG, still=_children.STILL)
     return {os.path.basename(path): int(size) for size, path in (line.split("\t") for line in done.stdout.splitlines())}
+
+
+def replaced(prefix: str) -> list[dict[str, Any]]:
+    """Return what restores and migrations put aside and nobody has removed: path, bytes, moment (ISO 8601, UTC) of that and age_days, the oldest first."""
+    found = []
+    for directory in (prefix, *(os.path.join(prefix, "db", name) for name in _names(os.path.join(prefix, "db")))):
+        for name in _names(directory):
+            match = _REPLACED.search(name)
+            if match:
+                with contextlib.suppress(ValueError):
+                    moment = datetime.strptime(match[1], "%Y-%m-%d-%H-%M-%S").replace(tzinfo=timezone.utc)
+                    age = (time.time() - moment.timestamp()) / 86400
+                    path = os.path.join(directory, name)
+                    found.append({"path": path, "bytes": _bytes(path), "moment": _iso(moment), "age_days": round(age, 2)})
+    return sorted(found, key=lambda one: (one["moment"], one["path"]))
+
+
+def _names(directory: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        return sorted(os.listdir(directory))
+    return []
+
+
+def _bytes(path: str) -> int:
+    """Return the bytes of a file, or of the files below a directory."""
+    places = [path, *(os.path.join(place, name) for place, _directories, names in os.walk(path) for name in names)]
+    total = 0
+    for place in places:
+        with contextlib.suppress(OSError):
+            found = os.lstat(place)
+            total += 0 if stat.S_ISDIR(found.st_mode) else found.st_size
+    return total
 
 
 def maintenance(prefix: str) -> dict[str, Any] | None:
@@ -209,6 +250,8 @@ def problems(info: dict[str, Any]) -> list[str]:
     for storage in info["storages"]:
         if storage["error"]:
             found.append(f"The storage {storage['name']} cannot be read: {storage['error']}")
+        if storage.get("ahead_seconds", 0) > _AHEAD:
+            found.append(f"The storage {storage['name']}: {_filestorage.ahead_sentence(storage['last_transaction']['time'], storage['ahead_seconds'])}.")
     if info["page"] and info["page"]["status"] not in ((200, 503) if info["maintenance"] else (200,)):
         answer = f"with {info['page']['status']}" if info["page"]["status"] else f"nothing: {info['page']['error']}"
         found.append(f"The home page at {info['page']['url']} answered {answer}.")
@@ -240,6 +283,9 @@ def summary(info: dict[str, Any]) -> list[str]:
         lines.append(f"home page: {page_found['status'] or page_found['error']} in {page_found['seconds']:.2f} s from {page_found['url']}")
     if info["sizes"]:
         lines.append("on disk: " + ", ".join(f"{name} {human(size)}" for name, size in info["sizes"].items()))
+    if info.get("replaced"):
+        lines.append("put aside by restores (playbooks/cleanup.yml -e what=replaced removes them):")
+        lines += [f"  {one['path']}, {human(one['bytes'])}, {one['age_days']:.0f} days old" for one in info["replaced"]]
     space = info["file_system"]
     lines.append(f"free: {human(space['free_bytes'])} of {human(space['total_bytes'])}")
     return lines

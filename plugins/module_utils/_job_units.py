@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,6 +62,7 @@ def declare(jobs: Mapping[str, Mapping[str, Any]], *, instance: str, prefix: str
     tree: list[dict[str, Any]] = []
     units: list[dict[str, Any]] = []
     lines = []
+    declared: dict[str, dict[str, Any]] = {}
     for name, job in jobs.items():
         missing = [key for key in ("description", "command", "service") if key not in job]
         if missing:
@@ -72,11 +74,25 @@ def declare(jobs: Mapping[str, Mapping[str, Any]], *, instance: str, prefix: str
             tree.append({"path": f"{_SYSTEM}/timers.target.wants/{name}.timer", "state": "absent"})
         tree.append(_file(f"{name}.timer", _timer(job) if timer else None, validate))
         units += [{"name": f"{name}.service", "run": False, "absent": not wanted}, {"name": f"{name}.timer", "absent": not timer}]
-        if wanted and schedule and backend == "cron":
+        by_cron = wanted and schedule and backend == "cron" and not timer
+        if wanted:
+            starts = (
+                {"schedule": schedule, "jitter": str(job.get("jitter", "10min")) if timer else ""} if not job.get("every") else {"every": str(job["every"])}
+            )
+            declared[name] = {"started_by": "timer", **starts} if timer else {"started_by": "cron", **starts} if by_cron else {}
+        if by_cron:
             lines.append(f"{_crontab.fields(schedule)} root systemctl start {name}.service")
     path = f"/etc/cron.d/{crontab}"
     tree.append({"path": path, "content": _CRONTAB.format(header=_HEADER, lines="\n".join(lines))} if lines else {"path": path, "state": "absent"})
-    return {"tree": tree, "units": units}
+    return {"tree": tree + _declaration(f"{prefix}/etc/jobs.d", crontab, declared), "units": units}
+
+
+def _declaration(directory: str, name: str, declared: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return entries for the file that says which jobs there are: one whose unit is gone, or whose timer is off, is missed by it alone."""
+    path = f"{directory}/{name}.json"
+    if not declared:
+        return [{"path": directory}, {"path": path, "state": "absent"}]
+    return [{"path": directory}, {"path": path, "content": json.dumps(declared, indent=1, sort_keys=True) + "\n"}]
 
 
 def _file(name: str, content: str | None, validate: list[str]) -> dict[str, Any]:

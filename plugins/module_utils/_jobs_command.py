@@ -15,17 +15,23 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from ansible_collections.confops.indico.plugins.module_utils import _crontab, _disk_space, _jobs, _repository, _units
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _crontab, _disk_space, _jobs, _repository, _units
 
 _AGAIN = 20 * 3600  # seconds for which nobody is told anew that the same job still fails: those that run every few minutes would send hundreds of mails
 
 
 def main(settings_path: str, arguments: list[str]) -> int:
-    """Run the command and return its exit code: 0 when all is well, 1 when something is wrong, 2 for words that it does not know."""
+    """Run the command and return its exit code: 0 when all is well, 1 when something is wrong, 2 when a job does not run at all, or for unknown words.
+
+    check has the codes of monitoring, 0 to 3.
+    """
     options = parser().parse_args(arguments)
     try:
         code: int = options.run(_jobs.read_settings(settings_path), options)
     except (_jobs.JobError, _units.UnitError, OSError, ValueError) as error:
+        if options.run is _check:
+            _say(f"UNKNOWN: {error}")
+            return _backup_status.UNKNOWN
         _say(str(error), sys.stderr)
         return 1
     return code
@@ -41,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     verb("status", _status, "every job: its last run, how that ended, and the next one").add_argument("--json", action="store_true", help="as data")
+    verb("check", _check, "one line and an exit code for monitoring")
+    verb("watch", _watch, "tell people of jobs that cannot start or do not run; a timer runs it")
     verb("disk", _disk, "how full the file systems are, and when they will be").add_argument("--json", action="store_true", help="as data")
     verb("allowed", _allowed, "whether it is between two times; systemd asks before it starts a job").add_argument("hours", metavar="HH:MM-HH:MM")
     verb("ended", _ended, "note how a job ended; systemd calls it").add_argument("name")
@@ -49,8 +57,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _status(settings: _jobs.Settings, options: argparse.Namespace) -> int:
-    jobs = _jobs.table(settings, time.time())
-    wrong = _jobs.problems(jobs)
+    now = time.time()
+    jobs = _jobs.table(settings, now)
+    wrong = _jobs.problems(jobs, now)
     if options.json:
         _say(json.dumps({"jobs": jobs, "problems": wrong}, indent=1, sort_keys=True))
     else:
@@ -58,7 +67,39 @@ def _status(settings: _jobs.Settings, options: argparse.Namespace) -> int:
             _say(line)
         for sentence in wrong:
             _say(sentence, sys.stderr)
-    return 1 if wrong else 0
+    return _jobs.line(jobs, now)[0]
+
+
+def _check(settings: _jobs.Settings, _options: argparse.Namespace) -> int:
+    now = time.time()
+    code, line = _jobs.line(_jobs.table(settings, now), now)
+    _say(line)
+    return code
+
+
+def _watch(settings: _jobs.Settings, _options: argparse.Namespace) -> int:
+    """Tell people of what is critical, each job once in 20 hours, unless it was well meanwhile."""
+    now = time.time()
+    jobs = _jobs.table(settings, now)
+    wrong: dict[str, list[str]] = {}
+    for code, name, text in _jobs.judge(jobs, now):
+        if code == _backup_status.CRITICAL:
+            wrong.setdefault(name, []).append(text)
+    known = {name: moment for name, moment in _jobs.told(settings).items() if name in wrong}
+    fresh = [name for name in wrong if not 0 <= now - known.get(name, 0) < _AGAIN]
+    complaints: list[str] = []
+    if fresh:
+        told, complaints = _jobs.tell(settings, *_jobs.alarm(settings.instance, [text for name in fresh for text in wrong[name]]))
+        known.update(dict.fromkeys(fresh if told else [], now))
+    try:
+        _jobs.note_told(settings, known)
+        if settings.metrics:
+            _publish(settings.metrics, _jobs.metrics(settings.instance, jobs, now))
+    except OSError as error:
+        complaints.append(f"{error.filename or settings.metrics} cannot be written: {error.strerror}.")
+    for sentence in [text for texts in wrong.values() for text in texts] + complaints:
+        _say(sentence, sys.stderr)
+    return 1 if complaints else 0
 
 
 def _disk(settings: _jobs.Settings, options: argparse.Namespace) -> int:
@@ -93,21 +134,26 @@ def _ended(settings: _jobs.Settings, options: argparse.Namespace) -> int:
     began = now - time.clock_gettime(time.CLOCK_MONOTONIC) + started if started else now
     _jobs.ended(settings, options.name, os.environ, began, now)
     if settings.metrics:
-        _publish(settings.metrics, _jobs.metrics(settings.instance, _jobs.table(settings, now)))
+        _publish(settings.metrics, _jobs.metrics(settings.instance, _jobs.table(settings, now), now))
     return 0
 
 
 def _failed(settings: _jobs.Settings, options: argparse.Namespace) -> int:
     if options.name not in _jobs.names(settings):
         raise _jobs.JobError(f"There is no job {options.name}; there are {', '.join(_jobs.names(settings))}.")
-    (state,) = _units.show([f"{options.name}.service"], ("Description",))
-    known, now = _jobs.record(settings, options.name), time.time()
-    if known.get("failures", 1) > 1 and now - (known.get("told") or 0) < _AGAIN:
-        _say(f"{options.name} failed again; people were told {_jobs.iso(known['told'])}.")
+    (state,) = _units.show([f"{options.name}.service"], _jobs.SERVICE)
+    now = time.time()
+    known = _jobs.latest(settings, options.name, state, now - time.clock_gettime(time.CLOCK_MONOTONIC))
+    before = max(known.get("told") or 0, _jobs.told(settings).get(options.name, 0))
+    if known.get("failures", 1) > 1 and 0 <= now - before < _AGAIN:
+        _say(f"{options.name} failed again; people were told {_jobs.iso(before)}.")
         return 0
     told, wrong = _jobs.tell(settings, *_jobs.message(options.name, state["Description"], known, _jobs.journal(options.name, known.get("invocation"))))
     if told:
-        _jobs.remember(settings, options.name, {**known, "told": now})
+        try:
+            _jobs.remember(settings, options.name, {**known, "told": now})
+        except OSError as error:  # such as a full disk, of which people are told all the same
+            wrong.append(f"That people were told cannot be noted in {settings.state}: {error.strerror}.")
     _say(f"{options.name} failed: {', '.join(told) or 'nobody was told'}.")
     for sentence in wrong:
         _say(sentence, sys.stderr)

@@ -87,10 +87,17 @@ def parser() -> argparse.ArgumentParser:
 
     verb(verbs, "status", _status, "what runs here, and what is wrong", common)
     cleaned = verb(verbs, "clean", _clean, "remove what is left behind; sessions that live, and files in use, stay", writes)
-    cleaned.add_argument("what", nargs="*", default=[], metavar="WHAT", help=f"of {', '.join(_cleanup.KINDS)}; all of them without")
+    cleaned.add_argument(
+        "what",
+        nargs="*",
+        default=[],
+        metavar="WHAT",
+        help=f"of {', '.join(_cleanup.KINDS)}, all of them without; {', '.join(_cleanup.ON_REQUEST)}, what restores put aside, only when it is named",
+    )
     cleaned.add_argument("--cache-days", type=_numbers.DAYS, default=_cleanup.Rules.cache_days, help="what has no expiry of its own goes after so many days")
     cleaned.add_argument("--min-age-hours", type=_numbers.HOURS, default=_cleanup.Rules.min_age_hours, help="temporary files go after so many hours")
     cleaned.add_argument("--log-days", type=_numbers.DAYS, default=_cleanup.Rules.log_days, help="rotated logs go after so many days")
+    cleaned.add_argument("--replaced-days", type=_numbers.DAYS, default=_cleanup.Rules.replaced_days, help="what restores put aside goes after so many days")
     mirrored = verb(verbs, "mirror", _mirror, "write events as a static site, as a visitor sees them; the events of today without more", writes)
     mirrored.add_argument("target", help="a directory that does not exist yet, or a mirror")
     mirrored.add_argument("--day", default="", help="the last day whose events are mirrored, such as 2013-05-28 (default: today)")
@@ -151,10 +158,11 @@ def _status(settings: Settings, _options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _clean(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    unknown = sorted(set(options.what) - set(_cleanup.KINDS))
+    unknown = sorted(set(options.what) - set(_cleanup.KINDS + _cleanup.ON_REQUEST))
     if unknown:
-        raise _cleanup.CleanupError(f"{', '.join(unknown)} cannot be cleaned; {', '.join(_cleanup.KINDS)} can.")
-    rules = _cleanup.Rules(cache_days=options.cache_days, min_age_hours=options.min_age_hours, log_days=options.log_days)
+        raise _cleanup.CleanupError(f"{', '.join(unknown)} cannot be cleaned; {', '.join(_cleanup.KINDS + _cleanup.ON_REQUEST)} can.")
+    given = {name: getattr(options, name) for name in ("cache_days", "min_age_hours", "log_days", "replaced_days")}
+    rules = _cleanup.Rules(**given)
     found = _cleanup.run(settings.prefix, options.what or list(_cleanup.KINDS), rules, check=options.dry_run)
     return {"cleaned": {name: one.data() for name, one in found.items()}, "summary": _cleanup.lines(found, check=options.dry_run)}
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -27,7 +28,11 @@ def main(settings_path: str, arguments: list[str]) -> int:
             done = _offsite.pull(settings)
             for sentence in done.warnings:
                 _say(f"warning: {sentence}", sys.stderr)
-            _say(done.line(), sys.stdout if done.ok else sys.stderr)
+            if options.json:
+                changed = bool(done.files or done.sets or done.deleted)
+                _say(json.dumps({**dataclasses.asdict(done), "changed": changed, "line": done.line()}, sort_keys=True))
+            if not options.json or not done.ok:
+                _say(done.line(), sys.stdout if done.ok else sys.stderr)
             return 0 if done.ok else 1
         if options.verb == "list":
             for line in _offsite.lines(settings):
@@ -47,7 +52,8 @@ def main(settings_path: str, arguments: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="The copy of another host's backup sets.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verbs.add_parser("pull", help="pull what is new, verify it, and remove what is too old")
+    pulls = verbs.add_parser("pull", help="pull what is new, verify it, and remove what is too old")
+    pulls.add_argument("--json", action="store_true", help="the outcome as data, with changed")
     verbs.add_parser("list", help="the sets that are here, a line each")
     verbs.add_parser("status", help="how the last pull ended, as JSON")
     check = verbs.add_parser("check", help="one line and an exit code for monitoring")

@@ -463,6 +463,23 @@ def _metrics(zeo_metrics_file: str, scheduler_metrics_file: str) -> Iterator[str
             yield f"{variable} is {path}; it must be a path of its own, not one of the system's."
 
 
+def _metrics_of_jobs(cron_metrics_file: str, cron_disk_metrics_file: str) -> Iterator[str]:
+    for variable, path in dict(locals()).items():
+        yield from _plain_path(variable, path)
+        if path.rstrip("/") in _SYSTEM:
+            yield f"{variable} is {path}; it must be a path of its own, not one of the system's."
+
+
+def _metrics_seen(
+    backup_metrics_file: str, zeo_metrics_file: str, scheduler_metrics_file: str, cron_metrics_file: str, cron_disk_metrics_file: str
+) -> Iterator[str]:
+    """Refuse directories that the units do not see, or that the next boot empties: the roles could make them, and the jobs would miss them."""
+    for variable, path in dict(locals()).items():
+        hidden = next((one for one in _HIDDEN if f"{path}/".startswith(f"{one}/")), None)
+        if hidden:
+            yield f"{variable} is {path}; it must not lie below {hidden}, which jobs do not see or which does not last."
+
+
 def _tasks(scheduler_tasks: list[Any], scheduler_keep_days: Any) -> Iterator[str]:
     for sentence in _scheduler.problems(scheduler_tasks):
         yield f"scheduler_tasks{sentence}"
@@ -670,6 +687,8 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _sharing,
     _backups,
     _metrics,
+    _metrics_of_jobs,
+    _metrics_seen,
     _tasks,
     _drill,
     _hours,

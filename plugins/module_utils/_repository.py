@@ -37,6 +37,7 @@ from typing import Any, BinaryIO, cast
 STAMP = "%Y-%m-%d-%H-%M-%S"
 STATE = "confops.json"
 _ASIDE = f"{STATE}.damaged-"  # how the names of those begin that were found damaged
+_LONG = 1800.0  # seconds after which a holder's age is worth a word: it may make no progress
 PATIENCE = 600.0  # seconds that a run waits for another one, unless a person waits for its end
 TEMPORARY = ".confops-"  # how the names of unfinished files begin
 STOCK_TEMPORARY = "tmp.tmp"  # repozo's own, always the same
@@ -339,7 +340,32 @@ def in_use(path: str) -> bool:
 def holder(descriptor: int) -> str:
     """Return who holds the lock on an open file, for a sentence."""
     process = _holder_of(os.fstat(descriptor))
-    return f" by process {process}" if process else " by another process"
+    since = _began(process) if process else None
+    age = f", which began {_ago(since)}" if since and time.time() - since > _LONG else ""
+    return f" by process {process}{age}" if process else " by another process"
+
+
+def busy(path: str) -> dict[str, Any] | None:
+    """Return who holds the lock on a directory: process and since (epoch, None when unknown) when that began; None when nobody does."""
+    with contextlib.suppress(FileNotFoundError):
+        process = _holder_of(os.stat(path))
+        return {"process": int(process), "since": _began(process)} if process else None
+    return None
+
+
+def _ago(since: float) -> str:
+    """Return a moment (epoch) and how long ago that is, for people."""
+    moment = datetime.fromtimestamp(since, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    minutes = max(time.time() - since, 0) / 60
+    return f"{moment}, {minutes:.0f} minutes ago" if minutes < 120 else f"{moment}, {minutes / 60:.0f} hours ago"
+
+
+def _began(process: str) -> float | None:
+    """Return when a process began (epoch), None when it has ended: field 22 of proc(5)'s stat, in ticks since the host booted."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as stream:
+        ticks = float(stream.read().rpartition(")")[2].split()[19])
+        return round(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK"), 1)
+    return None
 
 
 def _holder_of(directory: os.stat_result) -> str | None:

@@ -442,6 +442,8 @@ def summary(found: dict[str, Any]) -> list[str]:
     """Return what info() found for people, a line for each thing."""
     daemon, counts = found["daemon"], found["counts"]
     where = f"runs on {daemon['host']} as process {daemon['pid']}" if daemon["running"] else "does not run"
+    if daemon["running"] and daemon["alive"] is False:  # it was stopped, as in maintenance, and left its note in the database
+        where = "does not run here"
     lines = [f"the scheduler {where}; " + ", ".join(f"{counts[name]} {name}" for name in ("spooled", "waiting", "running", "failed", "finished"))]
     for task in found["tasks"]:
         when = f"next {task['next']}" if task["next"] else f"ended {task['ended']}" if task["ended"] else f"since {task['started']}"

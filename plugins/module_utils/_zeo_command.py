@@ -47,14 +47,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _status(settings: Settings, _options: argparse.Namespace) -> int:
-    found = _zeo_info.info(settings.python, settings.servers, time_limit=settings.time_limit)
+    found = _zeo_info.info(settings.python, settings.servers, databases=settings.databases, time_limit=settings.time_limit)
     _say(json.dumps({"servers": found, "problems": _zeo_info.problems(found)}, indent=1, sort_keys=True))
     return 0
 
 
 def _check(settings: Settings, options: argparse.Namespace) -> int:
     limits = Limits(**{one.name: getattr(options, one.name) for one in dataclasses.fields(Limits)})
-    code, line = _zeo_info.judge(_zeo_info.info(settings.python, settings.servers, time_limit=settings.time_limit), limits)
+    code, line = _zeo_info.judge(_zeo_info.info(settings.python, settings.servers, databases=settings.databases, time_limit=settings.time_limit), limits)
     _say(line)
     return code
 
@@ -62,7 +62,7 @@ def _check(settings: Settings, options: argparse.Namespace) -> int:
 def _metrics(settings: Settings, options: argparse.Namespace) -> int:
     if not settings.metrics and not settings.peers:
         return 0
-    found = _zeo_info.info(settings.python, settings.servers, time_limit=settings.time_limit)
+    found = _zeo_info.info(settings.python, settings.servers, databases=settings.databases, time_limit=settings.time_limit)
     lags = _lags(settings, found, options.settings) if settings.peers else {}
     if settings.peers:
         noted = _zeo_standby.read_settings(options.settings).following

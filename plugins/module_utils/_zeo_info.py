@@ -1,13 +1,18 @@
 # Copyright: (c) 2026, confops developers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What ZEO servers do: the figures that they count, what is wrong with them, and both as Prometheus metrics."""
+"""What ZEO servers do: the figures that they count, what is wrong with them, and both as Prometheus metrics.
+
+A server keeps its database open, whatever happens to the name. When somebody replaces the file at the path, the server goes on to write the old one,
+and everything that reads the path (backups, drills) sees a dead copy. So both are compared (file_problem).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -46,6 +51,10 @@ try:
 except Exception as error:
     fail('ask', error)
 """
+_AHEAD = 300.0  # seconds that a transaction may be ahead of this host's clock
+_WRITING = 0o3  # of the flags in /proc/PID/fdinfo, for those that open(2) calls O_ACCMODE
+_OTHER = "Backups read that file. Stop the server, put the file that it wrote at the path, and start it."
+_LOOKS = 3  # a pack exchanges the file in two steps, so what looks wrong once is looked at again
 _MOST = 1000  # transactions that are counted one by one
 # What is counted by the server, its name in server_status(), and what it is
 _COUNTERS = (
@@ -67,12 +76,14 @@ class Limits:
     waiting: float = 10
 
 
-def info(python: str, servers: Mapping[str, Server], *, time_limit: float = 10) -> list[dict[str, Any]]:
+def info(python: str, servers: Mapping[str, Server], *, databases: Mapping[str, str] | None = None, time_limit: float = 10) -> list[dict[str, Any]]:
     """Ask each server, which go by names for people, within time_limit (seconds, each). Reads only.
 
-    Each result has name, address, storage and error, a sentence or None; without an error, also what _figures() returns.
+    databases: path of the file on this host, by name, as far as it is known. Each result has name, address, storage and error, a sentence or None;
+    without an error, also what _figures() returns, and file_problem, what the function of that name says.
     """
     found = []
+    paths = databases or {}
     for name, server in servers.items():
         one: dict[str, Any] = {"name": name, "address": server.address, "storage": server.storage, "error": None}
         try:
@@ -80,9 +91,109 @@ def info(python: str, servers: Mapping[str, Server], *, time_limit: float = 10) 
             if reply.answer is None:
                 raise ZeoError(_silent(server, reply, time_limit))
             one.update(_figures(reply.answer), protocol=reply.protocol)
+            one["file_problem"] = file_problem(python, server, paths[name], one["last_transaction"], time_limit=time_limit) if paths.get(name) else None
         except ZeoError as error:
             one["error"] = str(error)
         found.append(one)
+    return found
+
+
+def replaced(settings_path: str, names: Collection[str]) -> list[str]:
+    """Return a sentence for each of these storages whose server works on another file than the one at its path.
+
+    settings_path: what role zeo writes. A server that does not answer has nothing to say here, and a file that is missing or unreadable is for the
+    caller, who reads it, to name. Raises ZeoError when the settings cannot be used.
+    """
+    settings = _zeo.read_settings(settings_path)
+    servers = {name: server for name, server in settings.servers.items() if name in names}
+    return other_files(settings.python, servers, settings.databases, time_limit=settings.time_limit)
+
+
+def other_files(python: str, servers: Mapping[str, Server], databases: Mapping[str, str], *, time_limit: float = 10) -> list[str]:
+    """Return what replaced() does, for servers and paths of their databases by name."""
+    found = info(python, servers, databases=databases, time_limit=time_limit)
+    return [one["file_problem"] for one in found if str(one.get("file_problem")).endswith(_OTHER)]
+
+
+def file_problem(python: str, server: Server, path: str, newest: dict[str, str] | None, *, time_limit: float = 10) -> str | None:
+    """Return a sentence when the server works on another file than the one at path, None when both are the same as far as can be seen.
+
+    newest: the server's newest transaction, asked before this call. What the file holds was committed before, or is not yet told by the server.
+    """
+    for look in range(_LOOKS):
+        sentence = _other_file(path) or _other_history(python, server, path, newest, time_limit)
+        if sentence is None or look == _LOOKS - 1:
+            return sentence
+        time.sleep(0.5)
+    return None
+
+
+def _other_history(python: str, server: Server, path: str, newest: dict[str, str] | None, time_limit: float) -> str | None:
+    """Compare the newest transactions of server and file."""
+    told = newest["tid"] if newest else ""
+    try:
+        last = _filestorage.last_transaction(path)
+    except FileNotFoundError:
+        return f"{server} answers, but there is no {path}."
+    except PermissionError:  # who may not read it, such as a person, is told nothing wrong
+        return None
+    except (OSError, _filestorage.FileStorageError) as error:
+        return f"{server} answers, but {path} cannot be read: {error}"
+    held = last.tid if last else ""
+    if held < told:
+        return f"{server} has committed transaction {told}, and the newest in {path} is {held or 'none'}. {_OTHER}"
+    if held > told:
+        with contextlib.suppress(ZeoError):
+            reply = _zeo.ask(python, server, _INFO, time_limit=time_limit)
+            now = _transaction(reply.answer["figures"]["tid"]) if reply.answer else None
+            if reply.answer and held > (now["tid"] if now else ""):
+                return f"{path} holds transaction {held}, and the newest of {server} is {now['tid'] if now else 'none'}. {_OTHER}"
+    return None
+
+
+def _other_file(path: str) -> str | None:
+    """Ask /proc which file the server has open: the process that holds the lock beside path, or writes what is or was called path."""
+    try:
+        present = os.stat(path)
+    except OSError:
+        return None  # _other_history says so
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        if int(process) == os.getpid():
+            continue
+        opened = _opened(process)
+        serves = f"{path}.lock" in [name for _number, name, _file, _writes in opened]
+        written = {
+            number: (file.st_dev, file.st_ino)
+            for number, name, file, writes in opened
+            if writes and (name == path or (serves and _is_storage(process, number)))
+        }
+        # Only what it writes counts: to read, it opens the path anew, so it may have both files open.
+        if written and (present.st_dev, present.st_ino) not in written.values():
+            return (
+                f"Process {process} serves another file than the one at {path}, which was replaced: what is committed now is not in that file. "
+                f"Before that process ends, copy /proc/{process}/fd/{min(written, key=int)} to a safe place. {_OTHER}"
+            )
+    return None
+
+
+def _is_storage(process: str, number: str) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{process}/fd/{number}", "rb") as stream:
+        return stream.read(_filestorage.HEAD) in _filestorage.MAGIC
+    return False
+
+
+def _opened(process: str) -> list[tuple[str, str, os.stat_result, bool]]:
+    """Return what a process has open, as far as this one may see: number, name (of a removed file too), the file, and whether it may be written to."""
+    found = []
+    with contextlib.suppress(OSError):  # it has ended, or is another user's
+        for number in os.listdir(f"/proc/{process}/fd"):
+            with contextlib.suppress(OSError, ValueError):
+                name = os.readlink(f"/proc/{process}/fd/{number}").removesuffix(" (deleted)")
+                if not name.startswith("/") or name.startswith(("/dev/", "/proc/", "/sys/")):
+                    continue
+                with open(f"/proc/{process}/fdinfo/{number}", encoding="ascii") as stream:
+                    flags = int(next(line.split()[1] for line in stream if line.startswith("flags:")), 8)
+                found.append((number, name, os.stat(f"/proc/{process}/fd/{number}"), bool(flags & _WRITING)))
     return found
 
 
@@ -117,6 +228,7 @@ def _figures(told: dict[str, Any]) -> dict[str, Any]:
         "bytes": size["bytes"],
         "objects": size["objects"],
         "last_transaction": _transaction(size["tid"]),
+        "ahead_seconds": _filestorage.ahead_seconds(size["tid"], told["now"]),
     }
 
 
@@ -152,6 +264,10 @@ def findings(found: list[dict[str, Any]], limits: Limits) -> list[tuple[int, str
         if one["error"]:
             wrong.append((CRITICAL, f"{name}: {one['error'].rstrip('.')}"))
             continue
+        if one.get("file_problem"):
+            wrong.append((CRITICAL, f"{name}: {one['file_problem'].rstrip('.')}"))
+        if one.get("ahead_seconds", 0) > _AHEAD:
+            wrong.append((WARNING, f"{name}: {_filestorage.ahead_sentence(one['last_transaction']['time'], one['ahead_seconds'])}"))
         held = one["lock_held_seconds"]
         if limits.lock_critical_seconds and held > limits.lock_critical_seconds:
             wrong.append((CRITICAL, f"{name}: one transaction has held the commit lock for {held:.0f} s, and nobody else can commit"))
@@ -207,6 +323,8 @@ def metrics(instance: str, found: list[dict[str, Any]], lags: Mapping[str, tuple
         ("zeo_database_bytes", "Size of the database", each(lambda one: one["bytes"])),
         ("zeo_database_objects", "Objects in the database", each(lambda one: one["objects"])),
         ("zeo_last_transaction_time_seconds", "When the newest transaction was committed", each(_newest)),
+        ("zeo_ahead_seconds", "How far the newest transaction is ahead of the clock", each(lambda one: one.get("ahead_seconds"))),
+        ("zeo_file_replaced", "1 when the server works on another file than the one at the path", each(lambda one: int(bool(one.get("file_problem"))))),
         ("zeo_start_time_seconds", "When the server was started", each(lambda one: _seconds(one["started"]))),
     ]
     if lags:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _repository, _zeo
+from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _repository, _zeo, _zeo_info
 from ansible_collections.confops.indico.plugins.module_utils._zeo import Server, ZeoError
 
 _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
@@ -180,6 +180,9 @@ def pack(
     has it remove objects that nothing refers to (pack-gc). Raises ZeoError.
     """
     began, now = time.monotonic(), time.time()
+    # A pack puts a new file at the path: it would remove what lies there instead of the server's own.
+    for sentence in _zeo_info.other_files(python, {"": server}, {"": database}, time_limit=min(time_limit, 10)) if database else ():
+        raise ZeoError(f"Nothing was packed. {sentence}")
     moment = now - days * 86400
     to = datetime.fromtimestamp(int(moment), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 

@@ -26,9 +26,11 @@ options:
       - V(tmp) are files right in C(tmp) whose names begin with C(Indico) or end with C(.tmp), as Indico's own cleanup has it.
         C(vars.js.tpl.tmp) stays, since every page loads it.
       - V(logs) are files in the directories of C(log) whose names end with C(log) and a date or a number, or with C(.gz).
+      - V(replaced) is what restores and migrations put aside, C(*.replaced-STAMP) and C(*.failed-STAMP) beside the databases and the stored files.
+        It goes only when it is named here.
     type: list
     elements: str
-    choices: [cache, tmp, sessions, logs]
+    choices: [cache, tmp, sessions, logs, replaced]
     default: [cache, tmp, sessions, logs]
   cache_days:
     description: Age in days from which a file of the cache goes that does not say itself when it expires.
@@ -45,6 +47,10 @@ options:
     description: Age in days from which a rotated log goes.
     type: float
     default: 120
+  replaced_days:
+    description: Age in days from which that goes which a restore put aside.
+    type: float
+    default: 7
 attributes:
   check_mode:
     support: full
@@ -93,11 +99,12 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "prefix": {"type": "path", "default": "/opt/indico"},
-            "what": {"type": "list", "elements": "str", "choices": list(_cleanup.KINDS), "default": list(_cleanup.KINDS)},
+            "what": {"type": "list", "elements": "str", "choices": list(_cleanup.KINDS + _cleanup.ON_REQUEST), "default": list(_cleanup.KINDS)},
             "cache_days": {"type": _numbers.DAYS, "default": 1},
             "min_age_hours": {"type": _numbers.HOURS, "default": 3},
             "session_lifetime": {"type": _numbers.real(0, 36500 * 86400)},
             "log_days": {"type": _numbers.DAYS, "default": 120},
+            "replaced_days": {"type": _numbers.DAYS, "default": 7},
         },
         supports_check_mode=True,
     )

@@ -54,6 +54,9 @@ options:
     description: Whether to add up what lies on disk. That walks through every stored file.
     type: bool
     default: true
+  jobs:
+    description: The settings of the scheduled jobs on the host, which role C(cron) writes to C(etc/jobs.json). Left out, no job is asked for.
+    type: path
 attributes:
   check_mode:
     support: full
@@ -138,6 +141,20 @@ maintenance:
   returned: success
   type: dict
   sample: null
+jobs:
+  description:
+    - Each scheduled job of the host, how it ran last and when it runs next, as C(<instance>-jobs status --json) tells it.
+    - What is wrong with one is in RV(problems), such as a unit that cannot start, a timer that is off, or a job that was due and did not run.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{name: indico-backup, result: success, failures: 0, expected: timer, started_by: timer, load_state: loaded, idle: null}]
+replaced:
+  description: What restores and migrations put aside and nobody has removed, the oldest first. C(moment) is when that was (UTC).
+  returned: success
+  type: list
+  elements: dict
+  sample: [{path: /opt/indico/db/main/Data.fs.replaced-2026-11-24-19-20-11, bytes: 6606028, moment: "2026-11-24T19:20:11Z", age_days: 3.4}]
 sizes:
   description: Bytes on disk below each directory of the instance.
   returned: success
@@ -150,8 +167,11 @@ file_system:
   sample: {total_bytes: 270582939648, free_bytes: 85899345920}
 """
 
+import time
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _info, _numbers, _units
+from ansible_collections.confops.indico.plugins.module_utils import _info, _jobs, _numbers, _units
 
 
 def main() -> None:
@@ -173,14 +193,27 @@ def main() -> None:
             "public_url": {"type": "str"},
             "timeout": {"type": _numbers.SECONDS, "default": 30},
             "measure": {"type": "bool", "default": True},
+            "jobs": {"type": "path"},
         },
         supports_check_mode=True,
     )
+    settings = module.params.pop("jobs")
     try:
         info = _info.look(**module.params)
     except (_units.UnitError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, summary=_info.summary(info), problems=_info.problems(info), **info)
+    jobs, problems = _jobs_of(settings) if settings else ([], [])
+    module.exit_json(changed=False, summary=_info.summary(info), problems=_info.problems(info) + problems, jobs=jobs, **info)
+
+
+def _jobs_of(path: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the host's jobs, and a sentence for each thing that is wrong with them."""
+    now = time.time()
+    try:
+        jobs = _jobs.table(_jobs.read_settings(path), now)
+    except (_jobs.JobError, _units.UnitError, OSError) as error:
+        return [], [f"Nobody knows whether the scheduled jobs run: {error}"]
+    return jobs, [text for _code, _name, text in _jobs.judge(jobs, now)]
 
 
 if __name__ == "__main__":

@@ -50,6 +50,9 @@ options:
         description: The realm of the server's users (C(authentication-realm)).
         type: str
         default: ""
+      database:
+        description: Path of the server's C(Data.fs) on this host. With it, a server that works on another file than the one at this path is found.
+        type: path
   time_limit:
     description: Seconds for each server.
     type: float
@@ -96,6 +99,8 @@ servers:
     - Each server. C(error) is a sentence when it does not answer, and nothing else is known of it then.
     - C(clients) does not count the connection that asks. C(lock_held_seconds) is 0 when no transaction holds the commit lock.
     - C(started) is right when the server's host is in this one's time zone. C(timeout_thread_alive) is null where transactions have no time limit.
+    - C(file_problem) is a sentence when the server works on another file than the one at its path, so that backups read a dead one.
+    - C(ahead_seconds) is how far the newest transaction is ahead of the host's clock.
     - C(verifying_clients) is null from ZEO 5 on. The numbers from C(commits) to C(stores) count since the start.
   returned: success
   type: list
@@ -123,6 +128,8 @@ servers:
       bytes: 94371840
       objects: 40213
       last_transaction: {tid: 03f9d0a41c3b5d55, time: "2026-11-26T03:12:05Z"}
+      ahead_seconds: 0.0
+      file_problem:
 problems:
   description: A sentence for each thing that is wrong, the worst first.
   returned: success
@@ -146,6 +153,7 @@ SERVER = {
     "username": {"type": "str", "default": ""},
     "password": {"type": "str", "default": "", "no_log": True},
     "realm": {"type": "str", "default": ""},
+    "database": {"type": "path"},
 }
 
 
@@ -166,6 +174,7 @@ def main() -> None:
     options = module.params
     given = options["servers"] or []
     servers = {one["name"] or one["address"]: _zeo.Server(one["address"], one["storage"], one["username"], one["password"], one["realm"]) for one in given}
+    databases = {one["name"] or one["address"]: one["database"] or "" for one in given}
     if len(servers) < len(given):
         module.fail_json(msg="Each of `servers` must have a name of its own.")
     if options["settings"]:
@@ -173,8 +182,8 @@ def main() -> None:
             settings = _zeo.read_settings(options["settings"])
         except _zeo.ZeoError as error:
             module.exit_json(changed=False, servers=[], problems=[str(error)], summary=_zeo_info.summary([]))
-        options["python"], servers = settings.python, settings.servers
-    found = _zeo_info.info(options["python"], servers, time_limit=options["time_limit"])
+        options["python"], servers, databases = settings.python, settings.servers, settings.databases
+    found = _zeo_info.info(options["python"], servers, databases=databases, time_limit=options["time_limit"])
     limits = _zeo_info.Limits(lock_warning_seconds=options["lock_seconds"], lock_critical_seconds=0, waiting=options["waiting"])
     module.exit_json(changed=False, servers=found, problems=_zeo_info.problems(found, limits), summary=_zeo_info.summary(found))
 

@@ -33,7 +33,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     text = _backup_status._metrics(settings) + _offsite._metrics(offsite, pulled) + _zeo_info.metrics("indico", [zeo], {"main": (1, 1.0)})
     tasks = {"daemon": {"running": True, "alive": True}, "overdue": 0, "counts": {"failed": 0}}
     text += _scheduler.metrics("indico", tasks, 1.0)
-    text += _jobs.metrics("indico", [{"name": "indico-clean", "ended": 1, "succeeded": 1, "seconds": 1, "failures": 0}])
+    text += _jobs.metrics("indico", [{"name": "indico-clean", "ended": 1, "succeeded": 1, "seconds": 1, "failures": 0, "running": False}], 1.0)
     keys = ("total_bytes", "free_bytes", "used_percent", "inodes_total", "inodes_free", "pace_bytes", "full_in_days")
     text += _disk_space.metrics("indico", [{"mountpoint": "/", **dict.fromkeys(keys, 1)}])
     return dict(re.findall(r"^(\w+)\{(.*)\} ", text, re.MULTILINE))

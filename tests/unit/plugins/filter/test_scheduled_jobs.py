@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.confops.indico.plugins.filter.scheduled_jobs import FilterModule
 
-SYSTEM = "/etc/systemd/system"
+SYSTEM, DECLARED = "/etc/systemd/system", "/opt/indico/etc/jobs.d/indico-cron.json"
 CLEAN = {"description": "Clean-up", "command": "/bin/clean", "service": "ProtectSystem=strict\n", "schedule": "Sun 04:30", "jitter": "0", "time_limit": "1h"}
 WATCH = {"description": "Watch", "command": "/bin/watch", "service": "", "every": "5min", "unit": "After=a.service\n"}
 
@@ -33,7 +34,7 @@ def test_a_job_is_a_service_and_what_starts_it() -> None:
     assert str(files[f"{SYSTEM}/indico-clean.timer"]).endswith(timer)
     assert files["/etc/cron.d/indico-cron"] is None
     assert made["units"] == [{"name": "indico-clean.service", "run": False, "absent": False}, {"name": "indico-clean.timer", "absent": False}]
-    assert {tuple(entry["validate"]) for entry in made["tree"] if ".d/" not in entry["path"]} == {("verify", "{}")}
+    assert {tuple(entry["validate"]) for entry in made["tree"] if entry.get("content") and "/etc/systemd/" in entry["path"]} == {("verify", "{}")}
 
 
 def test_cron_starts_what_has_a_schedule_and_a_timer_the_rest() -> None:
@@ -49,7 +50,20 @@ def test_cron_starts_what_has_a_schedule_and_a_timer_the_rest() -> None:
 @pytest.mark.parametrize(("backend", "schedule"), [("none", "04:30"), ("systemd", ""), ("cron", "")])
 def test_nothing_starts_what_has_no_schedule(backend: str, schedule: str) -> None:
     made = scheduled(backend, clean={**CLEAN, "schedule": schedule})
-    assert {path for path, content in contents(made).items() if content} == {f"{SYSTEM}/indico-clean.service"}
+    assert {path for path, content in contents(made).items() if content} == {f"{SYSTEM}/indico-clean.service", DECLARED}
+    assert json.loads(str(contents(made)[DECLARED])) == {"indico-clean": {}}
+
+
+def test_what_starts_a_job_is_declared_beside_its_unit() -> None:
+    """O1: a job whose unit is gone, or whose timer is off, can only be missed by what says that it should be there."""
+    clean = {"started_by": "timer", "schedule": "Sun 04:30", "jitter": "0"}
+    assert json.loads(str(contents(scheduled(clean=CLEAN, watch=WATCH))[DECLARED])) == {
+        "indico-clean": clean,
+        "indico-watch": {"started_by": "timer", "every": "5min"},
+    }
+    by_cron = json.loads(str(contents(scheduled("cron", clean=CLEAN, watch=WATCH))[DECLARED]))
+    assert by_cron["indico-clean"] == {"started_by": "cron", "schedule": "Sun 04:30", "jitter": ""}
+    assert by_cron["indico-watch"]["started_by"] == "timer"
 
 
 def test_what_is_not_wanted_goes() -> None:

@@ -104,6 +104,46 @@ def test_without_a_run_a_check_knows_nothing(site: _backup_set.Settings, tmp_pat
     assert capsys.readouterr().out == f"UNKNOWN: No run has left word in {site.directory}/status.json.\n"
 
 
+def test_a_server_that_works_on_another_file_stops_backups_and_drills(
+    site: _backup_set.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """B7: what the path holds is a dead file."""
+    make_set(site)
+    site.zeo_settings = str(tmp_path / "zeo.json")
+    Path(site.zeo_settings).write_text("{}")
+    monkeypatch.setattr(_backup_set._zeo_info, "replaced", lambda _path, names: [f"It serves another file than {names}."])
+    for act in (lambda: make_set(site), lambda: _backup_set.run(site, who="root", why="test", check=True)):
+        with pytest.raises(RepositoryError, match=r"^It serves another file than "):
+            act()
+    assert _backup_command.main(saved(site, tmp_path), ["check"]) == CRITICAL
+    assert capsys.readouterr().out.startswith("CRITICAL: It serves another file than ['main']; the last run failed (")
+
+
+def test_a_check_knows_of_jobs_that_do_not_run(
+    site: _backup_set.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """O1: also before the first run has left word."""
+    wrong = [(CRITICAL, "indico-backup", "indico-backup cannot start."), (CRITICAL, "indico-clean", "indico-clean cannot start.")]
+    monkeypatch.setattr(_backup_command._jobs, "read_settings", lambda _path: None)
+    monkeypatch.setattr(_backup_command._jobs, "table", lambda _settings, _now: [])
+    monkeypatch.setattr(_backup_command._jobs, "judge", lambda _jobs, _now: wrong)
+    site.jobs_settings = str(tmp_path / "jobs.json")
+    assert _backup_command.main(saved(site, tmp_path), ["check"]) == CRITICAL
+    assert capsys.readouterr().out == f"CRITICAL: indico-backup cannot start; No run has left word in {site.directory}/status.json\n"
+    make_set(site)
+    assert _backup_command.main(saved(site, tmp_path), ["check"]) == CRITICAL
+    assert capsys.readouterr().out == "CRITICAL: indico-backup cannot start\n"
+
+
+def test_metrics_that_cannot_be_written_are_a_warning(site: _backup_set.Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """O1: the directory is missing; the backup is made all the same."""
+    site.metrics = str(tmp_path / "absent/metrics.prom")
+    outcome = make_set(site)
+    assert outcome.set and outcome.warnings[0].startswith(f"The metrics file {site.metrics} cannot be written: ")
+    assert _backup_command.main(saved(site, tmp_path), ["check"]) == WARNING
+    assert capsys.readouterr().out == f"WARNING: there is no {site.metrics}, which each run writes\n"
+
+
 def test_a_run_that_is_ended_leaves_word(site: _backup_set.Settings, tmp_path: Path) -> None:
     """What its unit's time limit does: the program that it waits for is ended with it."""
     (tmp_path / "bin").mkdir()

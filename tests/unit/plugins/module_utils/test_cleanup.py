@@ -174,6 +174,25 @@ def test_temporary_files_go_by_name_and_age(instance: Instance) -> None:
     assert instance.clean("tmp", min_age_hours=1)["tmp"]["files"] == 1
 
 
+def test_what_restores_put_aside_goes_when_it_is_named_and_old(instance: Instance) -> None:
+    """O21: never by itself."""
+
+    def stamp(days: float) -> str:
+        return time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime(NOW - days * DAY))
+
+    old, failed = f"db/main/Data.fs.replaced-{stamp(9)}", f"db/main/Data.fs.failed-{stamp(8)}"
+    young, opened = f"db/main/Data.fs.replaced-{stamp(3)}", f"db/main/Data.fs.replaced-{stamp(20)}"
+    for name in ("db/main/Data.fs", old, failed, young, opened, f"archive.replaced-{stamp(9)}/2026/a/file"):
+        instance.file(name)
+    instance.clean()
+    assert {old, failed, young, opened, "db/main/Data.fs"} <= instance.files()
+    with process("stream = open(sys.argv[1])", instance.prefix / opened):
+        done = instance.clean("replaced")["replaced"]
+    assert (done["files"], done["directories"], done["kept"]) == (3, 1, {"in use": 1, "too young": 1})
+    assert {name for name in instance.files() if name.startswith(("db", "archive"))} == {"db/main/Data.fs", young, opened}
+    assert instance.clean("replaced", replaced_days=1)["replaced"]["files"] == 2
+
+
 def test_logs_go_when_they_were_rotated_long_ago(instance: Instance) -> None:
     old = 121 * DAY
     stay = [

@@ -82,6 +82,34 @@ def test_a_problem_is_a_sentence(change: dict[str, Any], sentence: str) -> None:
     assert _info.summary({**GOOD, **change})
 
 
+def test_a_transaction_ahead_of_the_clock_is_a_problem() -> None:
+    """B9."""
+    ahead = {**STORAGE, "ahead_seconds": 7200.0}
+    (sentence,) = _info.problems({**GOOD, "storages": [ahead]})
+    assert sentence.startswith("The storage main: the newest transaction is of 2026-01-02T03:04:06Z, 2.0 hours ahead of this host's clock: ")
+    assert _info.problems({**GOOD, "storages": [{**STORAGE, "ahead_seconds": 1.0}]}) == []
+
+
+def test_what_restores_put_aside_is_listed(tmp_path: Path) -> None:
+    """O21."""
+    (tmp_path / "db/main").mkdir(parents=True)
+    (tmp_path / "db/main/Data.fs").write_bytes(b"x")
+    (tmp_path / "db/main/Data.fs.replaced-2026-03-01-11-20-40").write_bytes(b"x" * 100)
+    (tmp_path / "db/main/Data.fs.failed-2026-13-01-11-20-40").write_bytes(b"x")  # no moment
+    kept = tmp_path / "archive.failed-2026-02-01-00-00-00"
+    (kept / "2026").mkdir(parents=True)
+    (kept / "2026/file").write_bytes(b"x" * 7)
+    found = _info.replaced(str(tmp_path))
+    assert [(one["path"], one["bytes"], one["moment"]) for one in found] == [
+        (str(kept), 7, "2026-02-01T00:00:00Z"),
+        (f"{tmp_path}/db/main/Data.fs.replaced-2026-03-01-11-20-40", 100, "2026-03-01T11:20:40Z"),
+    ]
+    lines = _info.summary({**GOOD, "replaced": found})
+    assert f"  {kept}, 7 bytes, {found[0]['age_days']:.0f} days old" in lines
+    assert "put aside by restores (playbooks/cleanup.yml -e what=replaced removes them):" in lines
+    assert _info.replaced(str(tmp_path / "none")) == []
+
+
 def test_maintenance_is_told_and_no_problem() -> None:
     scheduler = {**UNIT, "name": "indico-scheduler.service", "active": "inactive", "sub": "dead", "since": None}
     closed = {**GOOD, "units": [UNIT, scheduler], "page": {**GOOD["page"], "status": 503}}

@@ -92,7 +92,7 @@ def test_cleaning(settings: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out)["cleaned"]["tmp"]["bytes"] == 100
     assert not forgotten.exists()
     assert _manage_command.main(settings, ["clean", "archive"]) == 1
-    assert capsys.readouterr().err == "archive cannot be cleaned; cache, tmp, sessions, logs can.\n"
+    assert capsys.readouterr().err == "archive cannot be cleaned; cache, tmp, sessions, logs, replaced can.\n"
 
 
 def test_problems_are_an_exit_code(settings: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

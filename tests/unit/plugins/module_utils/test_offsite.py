@@ -185,6 +185,20 @@ def test_what_was_lost_here_comes_back_when_its_md5_is_known(world: World) -> No
 # What is written down
 
 
+def test_a_pull_that_only_deletes_has_changed_something(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """O15: playbooks/pull.yml takes changed from this, not from words."""
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"instance": "indico", "directory": str(tmp_path), "storages": ["main"], "source": "/b/"}))
+    monkeypatch.setattr("signal.signal", lambda *_arguments: None)
+    for outcome, changed in ((_offsite.Outcome(deleted=["main/2026"]), True), (_offsite.Outcome(), False), (_offsite.Outcome(files=1), True)):
+        monkeypatch.setattr(_offsite, "pull", lambda _settings, outcome=outcome: outcome)
+        assert _offsite_command.main(str(settings), ["pull", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["changed"] is changed
+    monkeypatch.setattr(_offsite, "pull", lambda _settings: _offsite.Outcome(problem="It is away."))
+    assert _offsite_command.main(str(settings), ["pull", "--json"]) == 1
+    assert capsys.readouterr().err == "pull failed: It is away.\n"
+
+
 def test_status_metrics_list_and_check(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = world.host / "settings.json"
     settings.write_text(json.dumps(vars(world.settings)))
@@ -209,6 +223,8 @@ def test_status_metrics_list_and_check(world: World, capsys: pytest.CaptureFixtu
         assert f'indico_offsite_{line}{{instance_name="indico"}} ' in metrics
     assert 'indico_offsite_status{instance_name="indico"} 2\n' in metrics
     assert 'indico_offsite_lag_seconds{instance_name="indico"} 10800\n' in metrics
+    code, said, _error = command("pull", "--json")
+    assert (code, json.loads(said)["changed"]) == (0, False)
     assert command("check")[:2] == (0, "OK: the newest set here is 3 hours old\n")
     assert command("list")[1] == f"{stamp}  main to 2026-03-01T12:00:00Z, 2 stored files  (test, root)\n"
     world.now += timedelta(hours=30)

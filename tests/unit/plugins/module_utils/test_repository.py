@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -275,6 +276,20 @@ def test_the_lock_names_its_holder_and_ends_with_it(tmp_path: Path, holder: subp
         assert _repository.in_use(str(tmp_path))
     assert not _repository.in_use(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_holder_that_is_long_at_it_is_named_with_its_age(tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = _repository.busy(str(tmp_path))
+    assert busy is not None and busy["process"] == holder.pid
+    assert abs(busy["since"] - time.time()) < 60
+    monkeypatch.setattr(_repository, "_LONG", -1.0)
+    sentence = rf" is in use by process {holder.pid}, which began \d{{4}}-\d\d-\d\dT[\d:]+Z, \d+ minutes ago; nothing was done\.$"
+    with pytest.raises(RepositoryError, match=sentence), _repository.lock(str(tmp_path)):
+        pytest.fail("The lock was given twice.")
+    assert _repository._ago(time.time() - 3 * 3600).endswith(", 3 hours ago")
+    holder.kill()
+    holder.wait()
+    assert _repository.busy(str(tmp_path)) is None
 
 
 def test_the_lock_is_waited_for(tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,13 @@ def test_errors_come_from_the_end_of_the_log_and_the_newest_counts(tmp_path: Pat
     assert _scheduler.logged_errors(str(tmp_path / "none/scheduler.log")) == {}
 
 
+def test_a_daemon_that_has_ended_is_not_said_to_run() -> None:
+    """O11: in maintenance the daemon is stopped, and the database still names its process."""
+    stopped = found()
+    stopped["daemon"]["alive"] = False
+    assert _scheduler.summary(stopped)[0].startswith("the scheduler does not run here; ")
+
+
 def test_summary_has_a_line_for_each_task() -> None:
     task = {
         "number": None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _zeo, _zeo_command, _zeo_info, _zeo_standby
+from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _zeo, _zeo_command, _zeo_info, _zeo_standby, _zeopack
 from ansible_collections.confops.indico.plugins.module_utils._backup_status import CRITICAL, OK, UNKNOWN, WARNING
 from ansible_collections.confops.indico.plugins.module_utils._zeo import Server, ZeoError
 from ansible_collections.confops.indico.plugins.module_utils._zeo_info import Limits
@@ -236,6 +238,102 @@ def test_the_judgement_of_a_check(change: dict[str, Any], code: int, sentence: s
 def test_no_limits_no_questions() -> None:
     bad = {**GOOD, "lock_held_seconds": 9999.0, "waiting_transactions": 9999}
     assert _zeo_info.problems([bad], Limits(0, 0, 0)) == []
+
+
+# The server's database and the file at its path
+
+
+def replace(live: Live) -> None:
+    """Do what `cp Data.fs x; rm Data.fs; mv x Data.fs` does while the server runs."""
+    copy = live.directory / "x"
+    shutil.copy(live.database, copy)
+    live.database.unlink()
+    copy.rename(live.database)
+
+
+def commit(live: Live) -> None:
+    """Commit through the server, as an application does."""
+    script = "storage = connected(False)\nfrom ZODB.DB import DB\nwith DB(storage).transaction() as connection:\n    connection.root()['x'] = 1\n"
+    assert _zeo.ask(live.python, live.server, script + "answer()\n", time_limit=20).answer == {}
+
+
+def test_a_database_that_is_replaced_under_its_server_is_critical(live: Live, capsys: pytest.CaptureFixture[str]) -> None:
+    """B7: at once, by what the server has open, and after the next commit by the transactions, too."""
+    live.make("commit(1, 500)")
+    path = settings(live)
+    with live.running():
+        assert _zeo_info.replaced(path, ["main"]) == []
+        replace(live)
+        (sentence,) = _zeo_info.replaced(path, ["main"])
+        assert f"Process {live.process.pid} serves another file than the one at {live.database}" in sentence
+        saved = Path(re.findall(r"copy (/proc/\d+/fd/\d+) ", sentence)[0])
+        commit(live)
+        told = _zeo_info.info(live.python, {"main": live.server})[0]["last_transaction"]["tid"]
+        last = _filestorage.last_transaction(str(saved))
+        assert last is not None and last.tid == told
+        assert _zeo_command.main(path, ["check"]) == CRITICAL
+        assert capsys.readouterr().out.startswith(f"CRITICAL: main: Process {live.process.pid} serves another file ")
+        assert _zeo_command.main(path, ["metrics"]) == 0
+        assert 'indico_zeo_file_replaced{instance_name="indico",storage="main"} 1\n' in (live.directory / "zeo.prom").read_text()
+        assert _zeo_info.replaced(path, ["rooms"]) == []
+        held = live.database.read_bytes()
+        with pytest.raises(ZeoError, match=r"^Nothing was packed\. Process "):
+            _zeopack.pack(live.python, live.server, database=str(live.database), time_limit=60)
+        assert live.database.read_bytes() == held
+
+
+def test_the_transactions_alone_show_it_where_proc_does_not(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B7: as for somebody who may not look into the server's process."""
+    live.make("commit(1, 500)")
+    path = settings(live)
+    monkeypatch.setattr(_zeo_info, "_other_file", lambda _path: None)
+    with live.running():
+        replace(live)
+        assert _zeo_info.replaced(path, ["main"]) == []
+        commit(live)
+        (sentence,) = _zeo_info.replaced(path, ["main"])
+        assert re.search(rf"has committed transaction [0-9a-f]{{16}}, and the newest in {live.database} is [0-9a-f]{{16}}\. Backups read that file\.", sentence)
+
+
+@NEWEST
+def test_a_database_that_is_gone_or_newer_than_its_server(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B7."""
+    live.make("commit(1, 500)")
+    path = settings(live)
+    older, newer = live.directory / "older.fs", live.directory / "newer.fs"
+    shutil.copy(live.database, older)
+    live.make("commit(2, 500)")
+    live.database.rename(newer)
+    older.rename(live.database)
+    with live.running():
+        live.database.rename(live.directory / "away")
+        (found,) = _zeo_info.info(live.python, {"main": live.server}, databases={"main": str(live.database)})
+        assert found["file_problem"] == f"the ZEO server at {live.address} answers, but there is no {live.database}."
+        assert _zeo_info.replaced(path, ["main"]) == []  # whoever reads it says so
+        monkeypatch.setattr(_zeo_info, "_other_file", lambda _path: None)
+        newer.rename(live.database)
+        (sentence,) = _zeo_info.replaced(path, ["main"])
+        assert sentence.startswith(f"{live.database} holds transaction ")
+
+
+@NEWEST
+def test_a_pack_is_no_replacement(live: Live) -> None:
+    """B7: it exchanges the file as well, and opens the new one."""
+    live.make("for number in range(30): commit(number, 500)")
+    path = settings(live)
+    with live.running():
+        assert _zeopack.pack(live.python, live.server, database=str(live.database), days=0, time_limit=60).result == "packed"
+        assert _zeo_info.replaced(path, ["main"]) == []
+
+
+def test_a_transaction_from_the_future_is_a_warning() -> None:
+    """B9."""
+    ahead = _filestorage.ahead_seconds("03f9d0a41c3b5d55", 1_700_000_000.0)
+    assert ahead > 1e7
+    code, line = _zeo_info.judge([{**GOOD, "ahead_seconds": ahead}], Limits())
+    assert code == WARNING and "the newest transaction is of 2026-11-26T03:12:05Z, " in line and "hours ahead of this host's clock" in line
+    assert _zeo_info.judge([{**GOOD, "ahead_seconds": 2.0}], Limits())[0] == OK
+    assert [_filestorage.ahead_seconds(tid, 1e10) for tid in ("03f9d0a41c3b5d55", "", "0" * 16)] == [0.0] * 3
 
 
 # The command and the module
