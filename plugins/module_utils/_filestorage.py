@@ -103,10 +103,10 @@ class Ahead:
 
 def opened(path: str) -> BinaryIO:
     """Open a database for reading, unbuffered. A link to it is followed. Raises FileStorageError for anything that is no regular file; OSError."""
-    stream = open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC))  # a FIFO would wait for its writer
-    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        return stream
-    stream.close()
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would wait for its writer
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb", 0)
+    os.close(descriptor)
     raise FileStorageError(f"{path} is no regular file, so it is no database.")
 
 
@@ -204,10 +204,11 @@ def ahead_of_clock(source: str | BinaryIO, end: int | None = None, *, now: datet
         with opened(source) as stream:
             return ahead_of_clock(stream, look_at_end(stream, source).start if end is None else end, now=now, most=most)
     end = look_at_end(source, str(source.name)).start if end is None else end
-    newest, count = None, 0
+    newest: Transaction | None = None
+    count = 0
     while count < most and (one := ending_at(source, end)) and is_ahead(one.time, now):
         newest, count, end = newest or one, count + 1, begin_of(source, end)
-    return newest and Ahead(count, count == most, newest)
+    return Ahead(count, count == most, newest) if newest else None
 
 
 def is_ahead(moment: datetime, now: datetime | None = None) -> bool:

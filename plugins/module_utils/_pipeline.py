@@ -43,13 +43,14 @@ class Copied:
 
 
 class _Packer(Protocol):
-    """Takes the pieces of a range. take and finish run in a thread of their own and may block; abort makes them end, whatever they do."""
+    """Takes the pieces of a range. take and finish run in a thread of their own and may block; abort makes them end, close comes behind that."""
 
     target: _Target
 
     def take(self, piece: bytes) -> None: ...
     def finish(self) -> None: ...
     def abort(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def copy(source: BinaryIO, start: int, end: int, target: BinaryIO, compression: str) -> Copied:
@@ -58,8 +59,11 @@ def copy(source: BinaryIO, start: int, end: int, target: BinaryIO, compression: 
     Raises RepositoryError when the range cannot be read or nothing moves any more, OSError when target cannot be written. No thread or child is left.
     """
     plain, tail = hashlib.md5(usedforsecurity=False), b""
-    packer = _packer(target, compression, end - start)
-    worker = _Worker(packer)
+    try:
+        packer = _packer(target, compression, end - start)
+        worker = _Worker(packer)
+    except RuntimeError as error:
+        raise RepositoryError(f"This process may start no thread: {error}. Nothing was stored.") from error
     try:
         while start < end:
             piece = _read(source, start, end)
@@ -96,7 +100,12 @@ class _Worker:
         self._stopped = threading.Event()
         self._taken = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            packer.abort()
+            packer.close()
+            raise
 
     def _run(self) -> None:
         try:
@@ -136,6 +145,8 @@ class _Worker:
         self._stopped.set()
         self._packer.abort()
         self._thread.join(_GRACE)
+        if not self._thread.is_alive():
+            self._packer.close()
 
     def _watch(self) -> Iterator[None]:
         """Yield for each moment of waiting. Raises what the thread died of, and RepositoryError when it makes no progress."""
@@ -188,6 +199,9 @@ class _Plain:
     def abort(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 class _Zlib(_Plain):
     """Compresses pieces with the fastest level of zlib."""
@@ -219,7 +233,12 @@ class _Igzip(_Plain):
         self._end = b""
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._drain, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._process.kill()
+            self.close()
+            raise
 
     def _drain(self) -> None:
         try:
@@ -251,17 +270,17 @@ class _Igzip(_Plain):
             raise OSError(errno.EIO, "igzip did not compress everything")
 
     def abort(self) -> None:
-        if self._complaints < 0:
-            return
         self._process.kill()
+        if self._thread.is_alive():
+            self._thread.join(_GRACE)
+
+    def close(self) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE)
-        self._thread.join(_GRACE)
         for stream in (self._feed, self._output):
             with contextlib.suppress(OSError):
                 stream.close()
         os.close(self._complaints)
-        self._complaints = -1
 
 
 def _packer(target: BinaryIO, compression: str, size: int) -> _Packer:
