@@ -29,7 +29,7 @@ from ansible_collections.confops.indico.plugins.module_utils import _filestorage
 from ansible_collections.confops.indico.plugins.module_utils._repository import CHUNK, Chain, DataFile, Entry, Repository, RepositoryError
 
 _SMALL = 4 * 2**20  # bytes of a chain's files that are read before each run, the newest first
-_SEVERAL = 200  # files of a chain that are read before each run
+_SEVERAL = 100  # files of a chain that are read before each run
 _GZIP = 20  # bytes of the smallest gzip file
 _RESTORED = ".restored"  # behind the name of a database: what a restore to an earlier moment noted
 
@@ -72,6 +72,7 @@ def decide(repository: Repository, database: BinaryIO, path: str, state: dict[st
     Raises FileStorageError for a damaged database, RepositoryError for one that lost what the newest chain holds; with full both are warnings.
     """
     chain = repository.chains[-1] if repository.chains else None
+    gone = [] if chain else _gone(repository, state)
     if chain and not chain.problems:
         chain.problems += unsound(repository.path, chain, state)
     sound = chain if chain and not chain.problems else None
@@ -87,6 +88,7 @@ def decide(repository: Repository, database: BinaryIO, path: str, state: dict[st
         warnings += [lost] if lost else []
     if chain and not sound:
         warnings.append(f"The chain {chain.stamp} cannot be trusted any more, so nothing is added to it: {chain.problems[0]} Older backups stay as they are.")
+    warnings += [f"There is no chain to add to: {gone[0]}"] if gone else []
     if end == _filestorage.HEAD:
         return Decision("nothing", "the database holds no transaction yet", 0, 0, warnings=warnings)
     ahead = _filestorage.ahead_of_clock(database, end)
@@ -98,7 +100,7 @@ def decide(repository: Repository, database: BinaryIO, path: str, state: dict[st
     if full:
         return whole(full)
     if chain is None:
-        return whole("the repository holds no full backup yet")
+        return whole(f"the repository holds no full backup any more: {gone[0]}" if gone else "the repository holds no full backup yet")
     if sound is None:
         return whole(f"the chain {chain.stamp} is damaged: {chain.problems[0]}")
     if end < sound.end:
@@ -183,6 +185,13 @@ def unsound(path: str, chain: Chain, state: dict[str, Any]) -> list[str]:
 def _missing(chain: Chain, stored: dict[str, dict[str, Any]]) -> list[str]:
     """Return the data files that are remembered as stored since the chain began and are not in it."""
     return sorted(name for name in stored if (one := _repository.data_file(name, 0)) and one.stamp >= chain.stamp and name not in chain.names)
+
+
+def _gone(repository: Repository, state: dict[str, Any]) -> list[str]:
+    """Say which full backups are missing where no chain is left: those that are remembered, or continued by what is here."""
+    remembered = (_repository.data_file(name, 0) for name in sorted(_repository.section(state, "stored")))
+    found = [f"{one.name}, which {_repository.STATE} remembers, is missing." for one in remembered if one and one.full]
+    return found or [f"{one.name} continues a full backup that is not here." for one in repository.strays[:1]]
 
 
 def _dat_differs(path: str, chain: Chain, stored: dict[str, dict[str, Any]]) -> list[str]:
@@ -370,16 +379,15 @@ def _put_back(path: str, database: BinaryIO, end: int, state: dict[str, Any]) ->
 # What interrupted runs left
 
 
-def repair(repository: Repository, act: bool) -> list[str]:
+def repair(repository: Repository, state: dict[str, Any], act: bool) -> list[str]:
     """Find what interrupted runs left, remove or complete it when act, and say what that was. The lock must be held.
 
     What confops.json calls stored or verified is never removed: when its line in the .dat file is missing or damaged, the line is written again from
     what is remembered and what the file holds. The newest data file without a line is removed only when no run acknowledged it: when a run
     said that it was about to name it, or when stock repozo left its line cut off. What is wrong beyond that is not touched.
-    Without act, repository becomes what it would be.
+    Without act, repository and state, what is remembered of it, become what they would be.
     """
     done = []
-    state = _repository.read_state(repository.path)
     for name in repository.leftovers:
         # Stock repozo takes no lock: its file may belong to a run that goes on.
         if name == _repository.STOCK_TEMPORARY and time.time() - os.lstat(os.path.join(repository.path, name)).st_mtime < 86400:
@@ -409,15 +417,17 @@ def _complete(repository: Repository, chain: Chain, state: dict[str, Any], act: 
     if entries is None or (entries == chain.entries and len(old) == len(lines)):
         return []
     written = [entry.name for entry in entries if entry not in old]
+    content = b""
     if act:
         content = "".join(old.get(entry) or entry.line(repository.path) for entry in entries).encode("utf-8", "surrogateescape")
         _repository.replace(place, content)
-        for name in written:
-            stored[name] = _nameless(_record(stored, state, name))
-        writing = state.get("writing")
-        if writing in written or (isinstance(writing, dict) and writing.get("name") in written):
-            del state["writing"]
-        state["stored"] = {**{name: record for name, record in stored.items() if record}, dat: {"bytes": len(content), "md5": _md5(content)}}
+    records = {**stored, **{name: _nameless(_record(stored, state, name)) for name in written}}
+    writing = state.get("writing")
+    if writing in written or (isinstance(writing, dict) and writing.get("name") in written):
+        del state["writing"]
+    state["stored"] = {name: record for name, record in records.items() if record and name != dat}
+    if act:
+        state["stored"][dat] = {"bytes": len(content), "md5": _md5(content)}
         _repository.write_state(repository.path, state)
     chain.entries = entries
     chain.problems = [one for one in chain.problems if dat not in one or f"; {dat} says " in one]
@@ -556,14 +566,15 @@ def _prepare(path: str, check: bool) -> tuple[Repository, dict[str, Any], list[s
 
     The prediction comes first in any case, so a directory that cannot be written is refused before anything in it changes.
     """
-    repository = _prune.read(path)
-    told = _prune.finish(path, act=False) + repair(repository, act=False)
+    repository, state = _prune.read(path), _repository.read_state(path)
+    told = _prune.finish(path, act=False) + repair(repository, state, act=False)
     if told:
         _repository.need_writable(path)
     if told and not check:
-        told = _prune.finish(path) + repair(_repository.read(path), act=True)
-        repository = _repository.read(path)
-    return repository, _repository.read_state(path), told
+        told = _prune.finish(path)
+        told += repair(_repository.read(path), _repository.read_state(path), act=True)
+        repository, state = _repository.read(path), _repository.read_state(path)
+    return repository, state, told
 
 
 def _ask(result: Result, repository: Repository, compression: str) -> None:
