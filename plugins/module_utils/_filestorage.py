@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickletools
 import re
@@ -104,9 +105,12 @@ class Ahead:
 def opened(path: str) -> BinaryIO:
     """Open a database for reading, unbuffered. A link to it is followed. Raises FileStorageError for anything that is no regular file; OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would wait for its writer
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
         return os.fdopen(descriptor, "rb", 0)
     os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     raise FileStorageError(f"{path} is no regular file, so it is no database.")
 
 
