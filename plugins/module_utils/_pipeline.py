@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import queue
@@ -30,6 +31,7 @@ STALLED = 600.0  # seconds without progress after which the copy is given up
 _LOOK = 0.2  # seconds of one wait
 _GRACE = 5.0  # seconds that threads and the child have to end, once they are told to
 _PIECE = 2**18  # bytes of igzip's output that are taken at once
+_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which Python knows from 3.10 on
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def copy(source: BinaryIO, start: int, end: int, target: BinaryIO, compression: 
             piece = _read(source, start, end)
             worker.put(piece)
             plain.update(piece)
-            tail = (tail + piece)[-TAIL:]
+            tail = piece[-TAIL:] if len(piece) >= TAIL else (tail + piece)[-TAIL:]
             start += len(piece)
         worker.end()
     finally:
@@ -230,6 +232,9 @@ class _Igzip(_Plain):
             os.close(self._complaints)
             raise
         self._feed, self._output = cast("BinaryIO", self._process.stdin), cast("BinaryIO", self._process.stdout)
+        for pipe in (self._feed, self._output):
+            with contextlib.suppress(OSError):  # larger pipes let both sides work longer at a time
+                fcntl.fcntl(pipe.fileno(), _SET_PIPE_SIZE, 2**20)
         self._end = b""
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._drain, daemon=True)
