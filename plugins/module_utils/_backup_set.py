@@ -196,7 +196,7 @@ def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: Coll
             os.makedirs(settings.repository(storage), 0o700, exist_ok=True)
         os.makedirs(settings.sets, 0o700, exist_ok=True)
     for storage in settings.storages:
-        outcome.storages.append(_back_up(settings, storage, "a full backup was asked for" if storage in full else "", check))
+        outcome.storages.append(_back_up(settings, outcome, storage, "a full backup was asked for" if storage in full else "", check))
     # Stored files come after the databases: what a transaction names is there before it is committed.
     if any(one["kind"] != "nothing" for one in outcome.storages) or not _told(settings, outcome) or _etc_differs(settings) or _links_differ(settings):
         outcome.changed = True
@@ -257,18 +257,35 @@ def replaced(settings: Settings) -> list[str]:
         raise RepositoryError(str(error)) from error
 
 
-def _back_up(settings: Settings, storage: str, full: str, check: bool) -> dict[str, Any]:
-    """Back up one storage and verify what is new. Return what the manifest says of it."""
+def _back_up(settings: Settings, outcome: Outcome, storage: str, full: str, check: bool) -> dict[str, Any]:
+    """Back up one storage and verify what is new. Return what the manifest says of it.
+
+    When the newest chain proves to be damaged, a full backup begins another one at once. What is wrong with older chains is a warning.
+    """
     repository = settings.repository(storage)
     if check and not os.path.isdir(repository):
         return {"name": storage, "kind": "full", "reason": "there is no repository yet", "file": None, "stored_bytes": 0, "end": 0, "last_transaction": None}
-    done = _repozo.backup(
-        settings.database(storage), repository, compression=settings.compression, full=full, max_incrementals=settings.max_incrementals, check=check
-    )
-    if not check and done.decision.end:
+
+    def back_up(full: str) -> tuple[_repozo.Result, list[str]]:
+        """Return what was done, and what is wrong with the newest chain."""
+        done = _repozo.backup(
+            settings.database(storage), repository, compression=settings.compression, full=full, max_incrementals=settings.max_incrementals, check=check
+        )
+        outcome.warnings += [f"{storage}: {sentence}" for sentence in done.warnings]
+        if check or not done.decision.end:
+            return done, []
         report = _verify.verify(repository, scope="new")
-        if report.problems:
-            raise RepositoryError(_verify.summary(repository, report.problems))
+        newest: list[str] = report.chains[-1]["problems"] if report.chains else report.problems
+        told = [f"{storage}: {sentence}" for sentence in report.problems if sentence not in newest]
+        outcome.warnings += [sentence for sentence in told if sentence not in outcome.warnings]
+        return done, newest
+
+    done, problems = back_up(full)
+    if problems and done.decision.kind != "full":
+        outcome.warnings.append(f"{storage}: the newest chain is damaged, so a full backup begins another one: {problems[0]}")
+        done, problems = back_up(f"the newest chain is damaged: {problems[0]}")
+    if problems:
+        raise RepositoryError(_verify.summary(repository, problems))
     return {
         "name": storage,
         "kind": done.decision.kind,

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickletools
 import re
+import stat
 import struct
 import time
 from collections.abc import Iterator
@@ -23,6 +25,10 @@ HEADER = struct.Struct(">8sQcHHH")
 RECORD = struct.Struct(">8s8sQQHQ")
 _LENGTH = struct.Struct(">Q")
 COMMITTED = (b" ", b"p", b"u")  # a transaction that is being written has the status c; p is left by a pack, u by an undo
+
+TOLERANCE = timedelta(minutes=5)  # clocks of two hosts may differ by that much
+_LOOKS = 10  # times to look at a file that a server may be writing, 10 ms apart
+_SEARCHED = 64 * 2**20  # bytes behind the last whole transaction that are searched for others
 
 UNKNOWN = "unknown"  # what stands for the class of a record that does not tell it
 # The first of a record's two pickles, as ZODB mostly writes it: a class alone or, by older versions, with None for arguments. It ends where the match does.
@@ -75,34 +81,160 @@ def ahead_sentence(moment: str, seconds: float) -> str:
     )
 
 
-def last_transaction(path: str) -> Transaction | None:
+@dataclass(frozen=True)
+class Tail:
+    """What lies behind the last committed transaction of a file: from start, that many bytes (0 when the file ends there).
+
+    unfinished says that these bytes are one transaction which was not written to its end, or is being written at this moment. cut_off says that
+    this transaction has the status of a committed one: a file that lost its end looks so, a server that writes does not.
+    """
+
+    start: int
+    bytes: int
+    unfinished: bool = True
+    cut_off: bool = False
+
+    def problem(self, path: str) -> str:
+        """Return the sentences about a tail that is no unfinished transaction."""
+        return (
+            f"{path} is damaged at byte {self.start}: no transaction begins there, and {self.bytes} bytes lie behind."
+            " Run playbooks/check.yml to see what is damaged. Restore with playbooks/restore.yml or the module repozo_restore."
+        )
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """The transactions at the end of a database that are later than the clock: how many, whether there are more, and the newest."""
+
+    count: int
+    more: bool
+    newest: Transaction
+
+    def sentence(self, path: str) -> str:
+        """Return what the operator should know."""
+        several = f"{'more than ' if self.more else ''}{self.count} transactions" if self.count > 1 else "one transaction"
+        return (
+            f"{path} holds {several} from the future, the newest of {self.newest.data()['time']} ({self.newest.tid})."
+            " This host's clock is slow now, or a clock was fast before. A restore to a time before that leaves them out; to keep them, name the transaction."
+        )
+
+
+def opened(path: str) -> BinaryIO:
+    """Open a database for reading, unbuffered. A link to it is followed. Raises FileStorageError for anything that is no regular file; OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would wait for its writer
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb", 0)
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise FileStorageError(f"{path} is no regular file, so it is no database.")
+
+
+def last_transaction(path: str, *, strict: bool = True) -> Transaction | None:
     """Return the newest committed transaction in the file, None when it has none.
 
-    A server may be writing: what it has not finished is passed over. Raises FileStorageError, OSError.
+    A server may be writing: what it has not finished is passed over. Without strict, damage behind the last whole transaction is passed over too.
+    Raises FileStorageError, OSError.
     """
-    with open(path, "rb") as stream:
-        end = committed_end(stream, path)
-        return ending_at(stream, end)
+    with opened(path) as stream:
+        return ending_at(stream, look_at_end(stream, path).start if not strict else committed_end(stream, path))
 
 
 def committed_end(stream: BinaryIO, path: str, start: int = HEAD) -> int:
     """Return the offset (bytes) where the last committed transaction of an open FileStorage ends.
 
+    start must be the end of a transaction; path is for the messages. Raises OSError, and FileStorageError also when
+    the file goes on behind that offset with anything else than one unfinished transaction.
+    """
+    tail = look_at_end(stream, path, start)
+    if not tail.unfinished:
+        raise FileStorageError(tail.problem(path))
+    return tail.start
+
+
+def look_at_end(stream: BinaryIO, path: str, start: int = HEAD) -> Tail:
+    """Return where the last committed transaction of an open FileStorage ends, and what lies behind.
+
     A server may be writing at this moment. Mostly the file ends with a whole transaction, or does a moment later; when it
     does not, the transactions are walked through from start, which must be the end of one. path is for the messages.
-    Raises FileStorageError, OSError.
+    Raises FileStorageError when it is none, OSError.
     """
     stream.seek(0)
     if stream.read(HEAD) not in MAGIC:
         raise FileStorageError(f"{path} is no FileStorage: it does not begin with FS21.")
-    for _attempt in range(10):
+    for _attempt in range(_LOOKS):
         end = stream.seek(0, os.SEEK_END)
         if end == HEAD or ending_at(stream, end):
-            return end
+            return Tail(end, 0)
         time.sleep(0.01)
-    for _transaction, end in transactions(stream, start):
-        start = end
-    return start
+    for attempt in range(_LOOKS):
+        for _transaction, end in transactions(stream, start):
+            start = end
+        tail = _behind(stream, start)
+        if tail.unfinished or attempt == _LOOKS - 1:
+            break
+        time.sleep(0.01)  # a server may have undone one transaction and begun another between two reads
+    return tail
+
+
+def _behind(stream: BinaryIO, start: int) -> Tail:
+    """Judge what lies behind start, the end of the last committed transaction. A server writes no second one before the first is committed or gone."""
+    size = stream.seek(0, os.SEEK_END)  # before the header is read: a transaction only grows
+    if size - start < HEADER.size:
+        return Tail(start, max(size - start, 0))
+    stream.seek(start)
+    head = stream.read(HEADER.size)
+    if len(head) < HEADER.size:  # it was undone at this moment
+        return Tail(start, 0)
+    _tid, length, status, user, description, extension = HEADER.unpack(head)
+    possible = length >= HEADER.size + user + description + extension and start + length + _LENGTH.size >= size
+    if not possible or status not in (*COMMITTED, b"c") or _holds_transaction(stream, start + 1, size):
+        return Tail(start, size - start, unfinished=False)
+    return Tail(start, size - start, cut_off=status != b"c")
+
+
+def _holds_transaction(stream: BinaryIO, start: int, size: int) -> bool:
+    """Whether a whole, committed transaction begins somewhere between start and size (bytes), as far as is searched.
+
+    When a damaged length reaches beyond the end of the file, this tells the transactions behind it from the data of a single one.
+    """
+    stream.seek(start)
+    found = stream.read(min(size - start, _SEARCHED))
+    for match in re.finditer(rb"[\x03-\x05](?=.{7}\0.{7}[ pu])", found, re.DOTALL):  # years 1993 to 2087, less than 64 PiB
+        at = match.start()
+        if at + HEADER.size > len(found):
+            break
+        _tid, length, _status, user, description, extension = HEADER.unpack_from(found, at)
+        end = start + at + length
+        if length < HEADER.size + user + description + extension or end + _LENGTH.size > size:
+            continue
+        stream.seek(end)
+        if stream.read(_LENGTH.size) == _LENGTH.pack(length):
+            return True
+    return False
+
+
+def ahead_of_clock(source: str | BinaryIO, end: int | None = None, *, now: datetime | None = None, most: int = 1000) -> Ahead | None:
+    """Return what a database holds at its end that is more than 5 minutes later than now, None when there is nothing.
+
+    source is a path or an open database, end the offset (bytes) of its last committed transaction, which is looked for when it is left out.
+    At most that many transactions are read, from the end backwards; one is read when all is well. Raises FileStorageError, OSError.
+    """
+    if isinstance(source, str):
+        with opened(source) as stream:
+            return ahead_of_clock(stream, look_at_end(stream, source).start if end is None else end, now=now, most=most)
+    end = look_at_end(source, str(source.name)).start if end is None else end
+    newest: Transaction | None = None
+    count = 0
+    while count < most and (one := ending_at(source, end)) and is_ahead(one.time, now):
+        newest, count, end = newest or one, count + 1, begin_of(source, end)
+    return Ahead(count, count == most, newest) if newest else None
+
+
+def is_ahead(moment: datetime, now: datetime | None = None) -> bool:
+    """Whether a moment is more than 5 minutes later than now, by default this host's clock."""
+    return moment > (now or datetime.now(timezone.utc)) + TOLERANCE
 
 
 def transactions(stream: BinaryIO, start: int = HEAD) -> Iterator[tuple[Transaction, int]]:

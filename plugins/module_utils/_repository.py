@@ -22,6 +22,7 @@ import itertools
 import json
 import math
 import os
+import pwd
 import queue
 import re
 import shutil
@@ -586,3 +587,23 @@ def ahead(source: Iterator[bytes]) -> Iterator[bytes]:
     finally:
         stopped.set()
         thread.join()
+
+
+def need_writable(directory: str) -> None:
+    """Raise RepositoryError when this process may not create and remove files in a directory. Check mode asks this as the run does."""
+    try:
+        read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+    except OSError as error:
+        raise RepositoryError(f"{directory} cannot be used: {error.strerror}.") from error
+    if read_only:
+        raise RepositoryError(f"{directory} is on a read-only file system.")
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise RepositoryError(f"{directory} is not writable for user {_user()}.")
+
+
+def _user() -> str:
+    """Return the name of the user that this process acts as, or the number of one without a name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

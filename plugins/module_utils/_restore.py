@@ -372,6 +372,8 @@ def _replace(chosen: Plan, result: Result, request: Request) -> None:
                 os.fchown(stream.fileno(), *chosen.attributes[:2])
                 os.fchmod(stream.fileno(), chosen.attributes[2])
                 os.fsync(stream.fileno())
+            if request.wanted or request.chain:  # the next backup asks why the database ends earlier than its chain
+                _repozo.note_restored(chosen.target, unfinished, result.last_transaction)
             result.replaced = _swap(chosen, unfinished)
         finally:
             with contextlib.suppress(FileNotFoundError):

@@ -131,7 +131,7 @@ def newest(paths: Mapping[str, str]) -> dict[str, str]:
     for name, path in paths.items():
         try:
             with contextlib.suppress(FileNotFoundError, _filestorage.FileStorageError):
-                last = _filestorage.last_transaction(path)
+                last = _filestorage.last_transaction(path, strict=False)  # what it holds counts, whatever lies behind
                 if last:
                     found[name] = last.tid
         except OSError as error:

@@ -11,7 +11,12 @@ version_added: 0.1.0
 description:
   - Compares the database with the repository and stores a full backup, what was added since the last one, or nothing.
   - Works while ZEO serves the database, with transactions that are committed at the start of the run. It needs no ZODB.
-  - What is acknowledged is on disk. Killed at any moment, a run leaves what was there, and the next one removes the rest and says so.
+  - What is acknowledged is on disk. Killed at any moment, a run leaves what was there. The next one completes or removes the rest and says so.
+  - Before it adds to a chain, it compares sizes and remembered checksums. A chain that is not as it was stored is left alone.
+    A full backup then begins a new one, with a warning.
+  - Fails when the database ends before the newest backup does, or with bytes that are no transaction. Such a database lost something.
+    O(full=true) stores it all the same.
+  - Warns of transactions that are later than the clock.
   - Goes on with repositories that stock repozo or collective.recipe.backup wrote; every version of repozo restores what this one writes.
 author:
   - confops developers (@confops)
@@ -32,7 +37,7 @@ options:
     choices: [gzip, none]
     default: gzip
   full:
-    description: Make a full backup even where an incremental one would do.
+    description: Make a full backup even where an incremental one would do. It is also made of a database that lost transactions or is damaged at its end.
     type: bool
     default: false
   max_incrementals:
@@ -82,7 +87,8 @@ reason:
   type: str
   sample: 5242880 bytes since the last backup
 repaired:
-  description: What an interrupted run had left, and this one removed. A damaged C(confops.json) is not removed but renamed, since it may hold pins.
+  description: What an interrupted run had left and this one removed or completed, and lines of a C(.dat) file that were written again.
+    A damaged C(confops.json) is not removed but renamed, since it may hold pins.
   returned: success
   type: list
   elements: str
@@ -158,6 +164,8 @@ def main() -> None:
         )
     except (_repository.RepositoryError, _filestorage.FileStorageError, OSError) as error:
         module.fail_json(msg=str(error))
+    for warning in result.warnings:
+        module.warn(warning)
     decision = result.decision
     stores = decision.kind != "nothing"
     covered = [f"{decision.chain.stamp if decision.chain else 'no chain'}: {decision.start if decision.kind == 'incremental' else 0} bytes"]

@@ -6,22 +6,37 @@ import contextlib
 import errno
 import json
 import os
+import pwd
 import resource
 import shutil
+import signal
 import struct
 import subprocess
+import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.confops.indico.plugins.module_utils import _catalogue, _filestorage, _history, _prune, _repository, _repozo, _restore, _verify
+from ansible_collections.confops.indico.plugins.module_utils import (
+    _backup_set,
+    _catalogue,
+    _filestorage,
+    _history,
+    _pipeline,
+    _prune,
+    _repository,
+    _repozo,
+    _restore,
+    _verify,
+)
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 from ansible_collections.confops.indico.plugins.modules import repozo
 
-from tests.unit.storage import Storage, record
+from tests.unit.storage import Storage, record, tid_of
 
 
 class Site:
@@ -106,8 +121,6 @@ def change(site: Site, what: str) -> None:
     elif what == "packed, then longer than before":
         site.storage.pack(2)
         site.storage.add(20)
-    elif what == "an older copy":
-        os.truncate(site.storage.path, site.storage.ends[3])
     elif what == "another database":
         Storage(site.storage.path, seed=7).add(30)
     elif what == "another history of the same length":
@@ -117,7 +130,7 @@ def change(site: Site, what: str) -> None:
 
 
 @pytest.mark.parametrize("remembered", [True, False], ids=["with its memory", "as stock repozo leaves it"])
-@pytest.mark.parametrize("what", ["packed", "packed, then longer than before", "an older copy", "another database", "another history of the same length"])
+@pytest.mark.parametrize("what", ["packed", "packed, then longer than before", "another database", "another history of the same length"])
 def test_a_database_that_is_another_one_begins_a_new_chain(site: Site, tmp_path: Path, what: str, remembered: bool) -> None:
     site.storage.add(8)
     site.backup()
@@ -284,7 +297,7 @@ def test_a_full_disk_leaves_what_was_there(site: Site, monkeypatch: pytest.Monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_repozo, "_write", full)
+        patch.setattr(_pipeline, "_write", full)
         with pytest.raises(
             RepositoryError, match=r"The incremental backup needs up to \d+ bytes on .*, which has \d+ free; nothing that was there has changed\.$"
         ):
@@ -334,7 +347,7 @@ def test_a_file_that_cannot_grow_leaves_what_was_there(
 @pytest.mark.parametrize("left", [False, True], ids=["new", "with a leftover"])
 @pytest.mark.parametrize("mode", [0o500, 0o000], ids=["read only", "another owner's"])
 def test_a_repository_that_cannot_be_written_is_left_alone(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, left: bool) -> None:
-    """root gives up its rights for this, so that the mode counts."""
+    """B13: check mode asks what the run needs, and says the same. root gives up its rights for this, so that the mode counts."""
     site.storage.add(3)
     site.backup()
     site.storage.add(3)
@@ -354,14 +367,15 @@ def test_a_repository_that_cannot_be_written_is_left_alone(site: Site, monkeypat
             os.setgid(65534)
             os.setuid(65534)
 
-    sentence = in_child(become_another, site.backup)
+    sentences = []
+    for check in (True, False):
+        site.storage.path, site.repository = tmp_path / "Data.fs", tmp_path / "repository"
+        sentences.append(in_child(become_another, lambda check=check: site.backup(check=check)))  # type: ignore[misc]
+    site.storage.path, site.repository = tmp_path / "Data.fs", tmp_path / "repository"
     site.repository.chmod(0o700)
-    if mode == 0:
-        assert sentence == "The repository repository cannot be opened: Permission denied."
-    elif left:
-        assert sentence == "repository/.confops-1.fsz: Permission denied. No backup was made."
-    else:
-        assert sentence == "The incremental backup could not be written to repository: Permission denied. Nothing that was there has changed."
+    user = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    wanted = "The repository repository cannot be opened: Permission denied." if mode == 0 else f"repository is not writable for user {user}."
+    assert sentences == [wanted, wanted]
     assert everything(site.repository) == known
 
 
@@ -548,19 +562,393 @@ def test_a_line_that_stock_repozo_left_cut_off_goes_with_its_file(site: Site, tm
     assert site.restored(tmp_path / "out.fs") == site.storage.path.read_bytes()
 
 
-@pytest.mark.parametrize("damage", ["a flipped bit", "no .dat file"])
-def test_an_acknowledged_backup_is_never_taken_for_a_leftover(site: Site, damage: str) -> None:
-    site.storage.add(2)
-    site.backup()
-    site.storage.add(2)
-    site.backup()
+def cut(number: int) -> Callable[[bytes], bytes]:
+    return lambda content: content[:-number]
+
+
+def flip(position: int) -> Callable[[bytes], bytes]:
+    return lambda content: content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+
+DAMAGED_LINES: dict[str, Callable[[bytes], bytes | None]] = {
+    **{f"cut by {number}": cut(number) for number in range(1, 11)},
+    "cut by 60": cut(60),
+    "empty": lambda _content: b"",
+    "missing": lambda _content: None,
+    "first byte": flip(0),
+    "md5": flip(-3),
+    "range": flip(-40),
+    "another line": flip(-120),
+}
+
+
+@pytest.mark.parametrize(
+    ("damage", "memory"),
+    [
+        *((name, "ours") for name in DAMAGED_LINES),
+        *((name, memory) for name in ("cut by 1", "cut by 60", "missing", "range") for memory in ("of an earlier version", "of a verification")),
+    ],
+)
+def test_an_acknowledged_backup_is_never_removed_and_its_line_is_written_again(site: Site, tmp_path: Path, damage: str, memory: str) -> None:
+    """B3: the database is packed meanwhile, so nothing else has what the incremental backup holds."""
+    for compression in ("gzip", "none", "gzip"):
+        site.storage.add(2)
+        site.backup(compression=compression)
+    held = site.storage.path.read_bytes()
+    _verify.verify(str(site.repository))
+    state = _repository.read_state(str(site.repository))
+    if memory == "of an earlier version":
+        state["stored"] = {name: {key: one[key] for key in ("bytes", "md5")} for name, one in state["stored"].items()}
+    elif memory == "of a verification":
+        del state["stored"]
+    _repository.write_state(str(site.repository), state)
     dat = next(site.repository.glob("*.dat"))
-    if damage == "a flipped bit":
-        dat.write_bytes(dat.read_bytes()[:-3] + b"~" + dat.read_bytes()[-2:])
-    else:
-        dat.unlink()
-    before = {name for name in site.names() if "fs" in name}
+    whole = dat.read_bytes()
+    damaged = DAMAGED_LINES[damage](whole)
+    dat.write_bytes(damaged) if damaged is not None else dat.unlink()
+    files = {name for name in site.names() if "fs" in name}
+    site.storage.pack(1)
+    predicted, done = site.backup(check=True), site.backup()
+    assert (predicted.decision, predicted.repaired) == (done.decision, done.repaired)
+    assert files <= set(site.names())
+    assert done.decision.kind == "full"
+    parsed = _repository.parse_dat((damaged or b"").decode(errors="replace"))[0] == _repository.parse_dat(whole.decode())[0]
+    if parsed or (memory != "ours" and _repository.parse_dat((damaged or b"").decode(errors="replace"))[1] == [] and damaged):
+        return  # what is there contradicts nothing that is remembered, or is only proven by its own md5
+    assert [one for one in done.repaired if one.startswith(f"wrote the lines of {dat.name} for ")] == done.repaired
+    assert dat.read_bytes() == whole
+    out = tmp_path / "out.fs"
+    _restore.restore(_restore.Request(str(site.repository), str(out), chain=dat.stem))
+    assert out.read_bytes() == held
+
+
+def test_a_line_is_not_written_again_for_a_file_that_is_another_one_now(site: Site) -> None:
+    """B3: nothing is proven by its name. The file stays, and a new chain begins."""
+    site.storage.add(2)
+    site.backup()
+    site.storage.add(2)
+    name = Path(site.backup(compression="none").file or "").name
+    dat, delta = next(site.repository.glob("*.dat")), site.repository / name
+    dat.write_bytes(dat.read_bytes()[:-5])
+    delta.write_bytes(flip(100)(delta.read_bytes()))
+    kept = delta.read_bytes()
     done = site.backup()
-    assert done.repaired == []
-    assert (done.decision.kind, "is damaged" in done.decision.reason) == ("full", True)
-    assert before <= set(site.names())
+    assert (done.repaired, done.decision.kind, delta.read_bytes()) == ([], "full", kept)
+    assert any("cannot be trusted any more" in sentence for sentence in done.warnings)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "shorter": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    "another byte": lambda path: path.write_bytes(flip(len(path.read_bytes()) // 2)(path.read_bytes())),
+    "missing": lambda path: path.unlink(),
+    "a FIFO": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a directory": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("remembered", [True, False], ids=["with its memory", "as stock repozo leaves it"])
+@pytest.mark.parametrize(("which", "damage"), [*(("newest", one) for one in DAMAGES), ("full", "empty"), ("full", "missing"), ("first delta", "another byte")])
+def test_a_chain_that_is_not_as_it_was_stored_gets_a_full_backup_at_once(site: Site, tmp_path: Path, damage: str, which: str, remembered: bool) -> None:
+    """B5: whether there is something new or not, and the run says which file differs."""
+    for compression in ("gzip", "gzip", "none", "gzip"):
+        site.storage.add(2)
+        site.backup(compression=compression)
+    if not remembered:
+        (site.repository / _repository.STATE).unlink()
+    files = sorted(path for path in site.repository.iterdir() if "fs" in path.name)
+    path = files[{"full": 0, "first delta": 1, "newest": -1}[which]]
+    DAMAGES[damage](path)
+    predicted, done = site.backup(check=True), site.backup()
+    assert predicted.decision == done.decision
+    assert done.decision.kind == "full"
+    stray = (damage, which, remembered) == ("missing", "full", False)  # nothing knows its name any more
+    name = files[1].name if stray else path.name
+    assert name in done.decision.reason
+    assert any(name in sentence for sentence in done.warnings)
+    assert site.restored(tmp_path / "out.fs") == site.storage.path.read_bytes()
+    assert site.backup().decision.kind == "nothing"
+
+
+@pytest.mark.parametrize("mtime", ["the old one", "another"])
+def test_a_large_file_that_was_written_to_is_read(site: Site, monkeypatch: pytest.MonkeyPatch, mtime: str) -> None:
+    """B5: small files are read before each run, a large one only when its time of change says so."""
+    site.storage.add(3)
+    path = Path(site.backup().file or "")
+    site.storage.add(1)
+    site.backup()
+    monkeypatch.setattr(_repozo, "_SMALL", 0)
+    times = path.stat().st_mtime_ns
+    DAMAGES["another byte"](path)
+    os.utime(path, ns=(times, times if mtime == "the old one" else times + 1))
+    assert site.backup().decision.kind == ("nothing" if mtime == "the old one" else "full")
+
+
+def test_the_look_before_each_run_takes_less_than_50_ms_for_a_thousand_files(site: Site) -> None:
+    """B5: of the processor's time, the least of five, since others use the machine too."""
+    site.storage.add(1)
+    site.backup()
+    stamp, path = "2026-03-01-12-00-01", str(site.repository)
+    lines, stored = (site.repository / f"{stamp}.dat").read_text(), _repository.read_state(path)["stored"]
+    end, data = site.storage.ends[-1], b"x" * 4000
+    for number in range(1000):
+        name = f"2026-03-02-{number // 3600:02}-{number // 60 % 60:02}-{number % 60:02}.deltafs"
+        (site.repository / name).write_bytes(data)
+        md5 = _repozo._md5(data)
+        stored[name] = {"bytes": 4000, "md5": md5, "mtime": (site.repository / name).stat().st_mtime_ns, "start": end, "end": end + 4000, "plain": md5}
+        lines += f"{site.repository}/{name} {end} {end + 4000} {md5}\n"
+        end += 4000
+    (site.repository / f"{stamp}.dat").write_text(lines)
+    stored[f"{stamp}.dat"] = {"bytes": len(lines), "md5": _repozo._md5(lines.encode())}
+    chain = _repository.read(path).chains[-1]
+    took = []
+    for _time in range(5):
+        began = time.process_time()
+        assert _repozo.unsound(path, chain, {"stored": stored}) == []
+        took.append(time.process_time() - began)
+    assert min(took) < 0.05
+
+
+def test_a_set_is_made_although_an_older_or_the_newest_chain_is_damaged(site: Site, tmp_path: Path) -> None:
+    """B5: the nightly run does not fail each night; it begins another chain and warns."""
+    site.storage.add(3)
+    prefix = tmp_path / "prefix"
+    (prefix / "db/main").mkdir(parents=True)
+    site.storage.path = site.storage.path.rename(prefix / "db/main/Data.fs")
+    (tmp_path / "sets").mkdir()
+    settings = _backup_set.Settings("indico", str(prefix), str(tmp_path / "sets"), ["main"], window_days=None, keep_daily=9)
+    kinds, warnings = [], []
+    for night in range(4):
+        if night in (1, 3):
+            newest = max((tmp_path / "sets/main").glob("*fsz"))
+            DAMAGES["empty" if night == 1 else "another byte"](newest)
+        outcome = _backup_set.run(settings, who="test", why="test")
+        kinds.append(outcome.storages[0]["kind"])
+        warnings.append([one for one in outcome.warnings if "cannot be trusted" in one])
+    assert kinds == ["full", "full", "nothing", "full"]
+    assert list(map(len, warnings)) == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+@pytest.mark.parametrize("memory", ["whole", "none", "damaged chain"])
+@pytest.mark.parametrize("what", ["cut to its head", "cut below its chain", "an older pack"])
+def test_a_database_that_lost_what_its_chain_holds_is_refused(site: Site, tmp_path: Path, what: str, memory: str, compression: str) -> None:
+    """B21: backups of it would push out those that have more. A full backup that somebody asks for is made, with the same warning."""
+    for _each in range(2):
+        site.storage.add(4, size=2**20 + 999 if compression == "none" else 400)
+        site.backup(compression=compression)
+    if memory == "none":
+        (site.repository / _repository.STATE).unlink()
+    elif memory == "damaged chain":
+        DAMAGES["empty"](max(site.repository.glob("*deltafs*")))
+    os.truncate(site.storage.path, 4 if what == "cut to its head" else site.storage.ends[3])
+    if what == "an older pack":
+        site.storage.ends, site.storage.tids = site.storage.ends[:4], site.storage.tids[:3]
+        site.storage.pack(2)
+    before = everything(site.repository)
+    for check in (True, False):
+        with pytest.raises(RepositoryError, match=r"^Nothing was stored\. .*Data\.fs .* but the newest chain .*: the database lost what is backed up\."):
+            site.backup(check=check)
+    assert everything(site.repository) == before
+    done = site.backup(full="asked for")
+    assert any("the database lost what is backed up" in sentence for sentence in done.warnings)
+    assert done.decision.kind == ("nothing" if what == "cut to its head" else "full")
+    if done.file:
+        assert site.restored(tmp_path / "out.fs") == site.storage.path.read_bytes()
+        assert (site.backup().decision.kind, site.backup().warnings) == ("nothing", [])
+
+
+def test_a_restore_to_an_earlier_moment_is_backed_up_once(site: Site) -> None:
+    """B21: a restore notes what it did, so a full backup follows. The same loss without another restore is refused."""
+    for _each in range(2):
+        site.storage.add(4)
+        site.backup()
+    request = _restore.Request(str(site.repository), str(site.storage.path), _history.wanted_transaction(site.storage.tids[5]), confirm=str(site.storage.path))
+    _restore.restore(request)
+    assert site.storage.path.stat().st_size == site.storage.ends[6]
+    assert (site.backup(check=True).decision.kind, site.backup().decision.kind, site.backup().decision.kind) == ("full", "full", "nothing")
+    os.truncate(site.storage.path, site.storage.ends[5])
+    with pytest.raises(RepositoryError, match="the database lost what is backed up"):
+        site.backup()
+
+
+def test_a_restored_database_that_lost_more_is_refused(site: Site) -> None:
+    """B21: the note of a restore vouches for what was restored and for nothing less."""
+    site.storage.add(8)
+    site.backup()
+    request = _restore.Request(str(site.repository), str(site.storage.path), _history.wanted_transaction(site.storage.tids[5]), confirm=str(site.storage.path))
+    _restore.restore(request)
+    os.truncate(site.storage.path, site.storage.ends[5])
+    with pytest.raises(RepositoryError, match="the database lost what is backed up"):
+        site.backup()
+
+
+@pytest.mark.parametrize("damage", [lambda tail: bytes(len(tail)), lambda tail: b"\xff" * 40 + tail[40:], lambda tail: b"a" * len(tail)])
+@pytest.mark.parametrize("before", [0, 1], ids=["no chain", "a chain"])
+def test_a_database_that_is_damaged_before_its_end_is_refused(site: Site, tmp_path: Path, damage: Callable[[bytes], bytes], before: int) -> None:
+    """B8: the run says where, how much lies behind and what to do. A full backup that somebody asks for holds what comes before."""
+    site.storage.add(5)
+    for _each in range(before):
+        site.backup()
+    good = site.storage.ends[-1]
+    site.storage.add(5)
+    content = site.storage.path.read_bytes()
+    site.storage.path.write_bytes(content[:good] + damage(content[good:-9]) + b"\0" * 9)
+    for check in (True, False):
+        with pytest.raises(_filestorage.FileStorageError, match=rf"is damaged at byte {good}: .* {len(content) - good} bytes lie behind\..*check\.yml"):
+            site.backup(check=check)
+    done = site.backup(full="asked for")
+    assert (done.decision.kind, done.decision.end) == ("full", good)
+    assert any(f"{len(content) - good} bytes lie behind" in sentence for sentence in done.warnings)
+    assert site.restored(tmp_path / "out.fs") == content[:good]
+
+
+def test_transactions_of_the_future_are_told(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """B9: with each run, also when there is nothing to store."""
+    site.storage.add(2)
+    moment = datetime.now(timezone.utc) + timedelta(days=800)
+    with site.storage.path.open("ab") as stream:
+        for number in range(3):
+            stream.write(record(tid_of(moment + timedelta(minutes=number)), b"x" * 50))
+    for kind in ("full", "nothing"):
+        answer = module(capsys, site)
+        assert answer["kind"] == kind
+        [warning] = answer["warnings"]
+        assert "Data.fs holds 3 transactions from the future, the newest of " in str(warning)
+
+
+def test_a_fifo_in_the_place_of_the_database_is_refused(site: Site) -> None:
+    """B4: nothing waits for somebody to write into it."""
+    site.storage.path.unlink()
+    os.mkfifo(site.storage.path)
+    with pytest.raises(_filestorage.FileStorageError, match=r"Data\.fs is no regular file, so it is no database\.$"):
+        site.backup()
+
+
+@pytest.mark.parametrize("size", [-1, 0, 10**9, True, "1"])
+def test_a_remembered_tail_of_no_size_is_passed_over(site: Site, size: Any) -> None:
+    site.storage.add(3)
+    site.backup()
+    state = _repository.read_state(str(site.repository))
+    state["tail"]["bytes"] = size
+    _repository.write_state(str(site.repository), state)
+    site.storage.add(1)
+    assert site.backup().decision.kind in ("incremental", "full")
+
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
+
+
+class Faults:
+    """Makes the number-th call that changes the disk fail, and with lasting all later ones too. Buffered writes count as one."""
+
+    def __init__(self, number: int, code: int, lasting: bool) -> None:
+        self.left, self.code, self.lasting, self.hit = number, code, lasting, False
+        for name in ("write", "fsync", "link", "unlink", "replace", "rename", "mkdir"):
+            setattr(os, name, self.failing(getattr(os, name)))
+        opened = open
+
+        def buffered(path: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+            stream = opened(path, mode, *arguments, **options)
+            if "x" not in mode and "w" not in mode:
+                return stream
+            return SimpleStream(stream, self.failing(stream.write))
+
+        _repository.open = buffered  # type: ignore[attr-defined]
+
+    def failing(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.left -= 1
+            if self.left == -1 or (self.lasting and self.left < 0):
+                self.hit = True
+                raise OSError(self.code, os.strerror(self.code))
+            return real(*arguments, **options)
+
+        return call
+
+
+class SimpleStream:
+    """A stream whose write is another one."""
+
+    def __init__(self, stream: Any, write: Callable[..., Any]) -> None:
+        self.stream, self.write = stream, write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def __enter__(self) -> SimpleStream:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stream.close()
+
+
+def faulty(site: Site, number: int, code: int, lasting: bool, compression: str) -> tuple[str, bool]:
+    """Run a backup in a child where the number-th call fails; it is killed after 20 seconds. Return its sentence and whether it came so far."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        real, sentence, end = os.write, "", 0
+        faults = Faults(number, code, lasting)
+        try:
+            site.backup(compression=compression)
+        except RepositoryError as error:
+            sentence = str(error)
+        except BaseException as error:
+            sentence, end = repr(error), 1
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+            end = 2  # a child is left
+        real(writer, json.dumps([sentence, faults.hit]).encode())
+        os._exit(end)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as stream:
+        told = stream.read()
+    assert (os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told[:1]) == (0, "["), (number, code, told)
+    sentence, hit = json.loads(told)
+    return str(sentence), bool(hit)
+
+
+@pytest.mark.parametrize(
+    ("compression", "before", "lasting"),
+    [("igzip", 0, False), ("igzip", 2, True), ("zlib", 2, False), ("none", 0, True), ("none", 2, False)],
+    ids=["igzip, a full, once", "igzip, an incremental, from then on", "zlib, an incremental, once", "a full, from then on", "an incremental, once"],
+)
+def test_a_system_error_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str, before: int, lasting: bool) -> None:
+    """B1, B20: no run hangs, its sentence is true, what was acknowledged restores, and the next run goes on."""
+    if compression == "zlib":
+        monkeypatch.setattr(shutil, "which", lambda _name: None)
+    how, number, hit = ("none" if compression == "none" else "gzip"), 0, True
+    while hit:
+        (tmp_path / str(number)).mkdir()
+        site = Site(tmp_path / str(number), monkeypatch)
+        acknowledged = b""
+        for _each in range(before):
+            site.storage.add(3)
+            site.backup(compression=how)
+            acknowledged = site.storage.path.read_bytes()
+        known = everything(site.repository)
+        site.storage.add(20, size=9000)
+        sentence, hit = faulty(site, number, ERRORS[number % 4], lasting, how)
+        site.seconds += 1  # the child took one
+        now = everything(site.repository)
+        out = tmp_path / "out.fs"
+        stored = [name for name in now if name not in known and name.endswith(("fs", "fsz")) and not name.startswith(".")]
+        if "othing that was there has changed" in sentence or "Nothing was stored" in sentence:
+            assert not stored
+            assert {name: content for name, content in now.items() if name != _repository.STATE and not name.startswith(".confops-")}.items() <= known.items()
+        elif sentence:
+            assert len(stored) == 1
+            assert stored[0] in sentence
+            assert ("restores" in sentence) == any(stored[0].encode() in content for name, content in now.items() if name.endswith(".dat") and name[0] != ".")
+        if acknowledged:
+            assert site.restored(out).startswith(acknowledged), number
+        done = site.backup(compression=how)
+        assert done.decision.kind in ("full", "incremental", "nothing")
+        assert site.restored(out) == site.storage.path.read_bytes(), (number, sentence)
+        assert _verify.verify(str(site.repository)).problems == [], (number, sentence)
+        assert site.backup().repaired == []
+        number += 1
+    assert number > 10
