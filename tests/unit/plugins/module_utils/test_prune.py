@@ -222,10 +222,10 @@ def test_a_clock_set_back_deletes_nothing_that_either_clock_would_keep(made: Mad
         made.chain(f"2026-{month:02}-01")
     set_clock(monkeypatch, "2026-03-20 12:00")
     result = made.prune(window_days=30)
-    assert made.stamps()[0] == stamp("2026-02-01")
+    assert made.stamps()[0] == stamp("2026-01-01")  # the window is measured from 2026-03-01, the newest that is not of the future
     assert result.warnings == [
         "2026-12-01-02-00-00.fs is of the future: it is 2026-03-20-12-00-00 by this host's clock. The clock was set back, or it was wrong before."
-        " The recovery window is measured from the clock, the earlier of the two."
+        " It stays, and no other chain goes because of it."
     ]
     assert len(made.prune(keep_monthly=11).warnings) == 1
 
@@ -235,7 +235,25 @@ def test_one_backup_from_the_far_future_does_not_make_all_others_old(made: Made)
         made.chain(f"2026-03-{day:02}")
     made.chain("2099-01-01")
     made.prune(window_days=7)
-    assert [one[:10] for one in made.stamps()] == [f"2026-03-{day:02}" for day in range(13, 20)] + ["2099-01-01"]
+    assert [one[:10] for one in made.stamps()] == [f"2026-03-{day:02}" for day in range(12, 20)] + ["2099-01-01"]
+
+
+def test_backups_of_the_future_never_replace_the_last_good_ones(made: Made) -> None:
+    """B9: they fill no generation and count for no floor, whatever the policy."""
+    for day in ("2026-03-01", "2026-03-10", "2026-03-19", "2099-01-01", "2099-01-02"):
+        made.chain(day)
+    result = made.prune(keep_daily=1, keep_chains_min=1)
+    assert made.stamps() == [stamp("2026-03-19"), stamp("2099-01-01"), stamp("2099-01-02")]
+    assert reasons(result)[stamp("2099-01-01")] == ["its name is of the future", "fewer than 1 verified chains are newer"]
+
+
+def test_a_chain_that_goes_on_into_the_future_counts_up_to_now(made: Made) -> None:
+    """B9: the clock went wrong between two incremental backups."""
+    made.chain("2026-03-01")
+    made.chain("2026-03-10")
+    made.chain("2026-03-19", "2099-01-01")
+    made.prune(window_days=7, keep_chains_min=1)
+    assert [one[:10] for one in made.stamps()] == ["2026-03-10", "2026-03-19"]
 
 
 def test_a_clock_that_jumped_or_backups_that_stopped_delete_nothing(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -758,7 +776,7 @@ def test_what_the_window_held_is_restored_from_the_same_files(case: Drawn) -> No
 
 @given(drawn())
 def test_generations_are_what_they_are_defined_to_be(case: Drawn) -> None:
-    kept, sound = case.kept(), case.sound()
+    kept, sound = case.kept(), [chain for chain in case.sound() if _repository.time_of(chain.stamp) <= case.now]
     periods: list[tuple[int, Callable[[datetime], Any]]] = [
         (case.policy.keep_daily, lambda when: when.date()),
         (case.policy.keep_weekly, lambda when: tuple(when.isocalendar())[:2]),
@@ -973,7 +991,7 @@ def test_what_a_killed_run_left_is_no_damage(tmp_path: Path, monkeypatch: pytest
         assert found["unfinished"] == [
             f"The chain {one} counts as gone: its deletion has begun. The next backup or prune removes what is left of it." for one in left
         ]
-        unfinished = [f"{one} is unfinished: the run that wrote it was interrupted." for one in found["leftovers"]]
+        unfinished = [f"{one} is unfinished: the run that wrote it was interrupted. The next backup removes it." for one in found["leftovers"]]
         assert report.warnings == found["unfinished"] + unfinished
         if marked or f"{going[0]}.deltafs" not in before:
             assert report.problems == found["problems"] == []

@@ -74,7 +74,6 @@ def test_lines_are_read_and_written_back() -> None:
     "line",
     [
         f"{A}.fs 0 10 {MD5}",
-        f"{A}.fs 0 10 {MD5}\r\n",
         f"{A}.fs 0 10 {MD5[1:]}\n",
         f"{A}.fs 0 10 {MD5}0\n",
         f"{A}.fs 0 10 {MD5.upper()}\n",
@@ -215,9 +214,19 @@ def test_a_moment_that_no_calendar_has(tmp_path: Path) -> None:
     assert problems(make(tmp_path, "2026-02-30-12-00-00.fs")) == ["2026-02-30-12-00-00.fs is named after a moment that no calendar has."]
 
 
+def test_lines_as_windows_writes_them() -> None:
+    """B16: stock repozo asks the directory alone, so a .dat file that was edited there lists the same."""
+    assert _repository.parse_dat(f"C:\\b\\{A}.fs 0 10 {MD5}\r\n{B}.deltafs 10 20 {MD5}\r\n") == (
+        [Entry(f"{A}.fs", 0, 10, MD5), Entry(f"{B}.deltafs", 10, 20, MD5)],
+        [],
+    )
+    assert _repository.parse_dat(f"{A}.fs 0 10 {MD5}\r") == ([], ["line 1 is not whole"])
+    assert _repository.parse_dat(f"{A}.fs 0 10 {MD5}\r\r\n") == ([], ["line 1 is not whole"])
+
+
 def test_bytes_that_are_no_text_make_a_line_that_is_not_whole(tmp_path: Path) -> None:
     make(tmp_path, f"{A}.fs")
-    (tmp_path / f"{A}.dat").write_bytes(b"\xff\xfe" + line(f"{A}.fs", 0, 10).encode().replace(b"\n", b"\r\n"))
+    (tmp_path / f"{A}.dat").write_bytes(b"\xff\xfe" + line(f"{A}.fs", 0, 10).encode()[:-5] + b"\n")
     assert problems(tmp_path) == [f"{A}.dat: line 1 is not whole.", f"{A}.fs is here, but {A}.dat does not list it."]
 
 
