@@ -86,11 +86,12 @@ def verify(path: str, *, scope: str = "all", jobs: int | None = None, check: boo
     if not repository.newest:
         raise RepositoryError(f"The repository {path} is empty: it holds no backup.")
     stored, memory = _stored(state), _repository.section(state, "verified")
+    here = _repository.listing(path)
     tasks = [
         _Task(one, entry, f"{chain.stamp}.dat", stored.get(one.name))
         for chain in repository.chains
         for one, entry in _listed(chain)
-        if scope == "all" or not recall(memory, one, entry)
+        if (scope == "all" or not recall(memory, one, entry)) and not _irregular(here, one.name)
     ]
     contents = _read_all(path, tasks, jobs)
     if any(content.gone for content in contents.values()):
@@ -101,7 +102,6 @@ def verify(path: str, *, scope: str = "all", jobs: int | None = None, check: boo
     report.problems += repository.problems
     # Nothing that was acknowledged is lost with these.
     report.warnings += [f"{name} is unfinished: the run that wrote it was interrupted. The next backup removes it." for name in repository.leftovers]
-    here = _repository.listing(path)
     for chain in repository.chains:
         problems = [*chain.problems, *_beside(path, chain, stored, here), *_otherwise_remembered(chain, stored, memory)]
         problems += [sentence for name in chain.names if name in contents for sentence in contents[name].problems]
@@ -129,7 +129,8 @@ def damage(path: str, chain: Chain, first: int = 0, *, jobs: int = 1) -> list[st
     with contextlib.suppress(OSError):
         state = _repository.read_state(path)
     stored, memory = _stored(state), _repository.section(state, "verified")
-    names = set(chain.names[first:])
+    here = _repository.listing(path)
+    names = {name for name in chain.names[first:] if not _irregular(here, name)}
     tasks = [_Task(one, entry, f"{chain.stamp}.dat", stored.get(one.name)) for one, entry in _listed(chain) if one.name in names]
     contents = _read_all(path, tasks, jobs)
     found = [*chain.problems, *_otherwise_remembered(chain, stored, memory)]
@@ -192,7 +193,7 @@ def _beside(path: str, chain: Chain, stored: dict[str, dict[str, Any]], here: di
         pass  # it is among the chain's problems
     for one in chain.files:
         known = stored.get(one.name)
-        if known and one.compressed and known["bytes"] != one.bytes and one.name in here and here[one.name].regular:
+        if known and one.compressed and known["bytes"] != one.bytes and not _irregular(here, one.name):
             yield f"{one.name} has {one.bytes} bytes; it was written with {known['bytes']}."
         index = f"{one.stamp}.index"
         found = here.get(index)
@@ -216,6 +217,11 @@ def _otherwise_remembered(chain: Chain, stored: dict[str, dict[str, Any]], memor
         known = [memory.get(one.name, {}).get("md5"), None if one.compressed else stored.get(one.name, {}).get("md5")]
         for md5 in [md5 for md5 in dict.fromkeys(known) if md5 not in (None, entry.md5)]:
             yield f"{chain.stamp}.dat says that {one.name} has the md5 {entry.md5}; {_repository.STATE} remembers {md5}."
+
+
+def _irregular(here: dict[str, Found], name: str) -> bool:
+    """Whether something other than a file lies under a name. That is among the chain's problems already."""
+    return name in here and not here[name].regular
 
 
 def _is_link(here: dict[str, Found], name: str) -> bool:

@@ -341,8 +341,7 @@ def test_a_dat_file_or_a_memory_that_is_no_file(repository: Path, kind: str) -> 
     """B4: the chain is damaged, or the memory is."""
     sentence = replace_by(repository / name(4, "dat"), kind).replace("a symbolic link to ", "")
     found = problems(repository, check=True)
-    assert found[0] == f"{name(4, 'dat')} {sentence}"
-    assert len(found) == 4  # and no file of the chain has a line
+    assert found == [f"{name(4, 'dat')} {sentence}"]
     replace_by(repository / "confops.json", kind)
     report = _verify.verify(str(repository), check=True)
     assert (report.problems, report.warnings) == (found, ["confops.json is damaged: what it remembered is lost."])
