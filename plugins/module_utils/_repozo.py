@@ -209,6 +209,7 @@ def backup(path: str, repository_path: str, *, compression: str = "gzip", full: 
                 _repository.need_room(f"The {result.decision.kind} backup", needed, repository_path)
             if result.decision.kind != "nothing" and not check:
                 try:
+                    _repository.need_features(repository_path)
                     _store(result, database, path, repository, state, compression)
                 except OSError as error:
                     raise RepositoryError(_explain(error, repository_path, result.decision)) from error
