@@ -1155,7 +1155,7 @@ def test_an_error_at_any_step_says_what_is_so(tmp_path: Path, monkeypatch: pytes
     reference, options = populate(tmp_path / "reference")
     pin = options.pop("pin")
     reference.prune(**options, pin=pin)
-    after, sentences, step = reference.seen(), set(), 0
+    after, step = reference.seen(), 0
     calls = {name: getattr(os, name) for name in ("fsync", "replace", "unlink")}
     while True:
         made, _options = populate(tmp_path / f"step{step}")
@@ -1193,11 +1193,10 @@ def test_an_error_at_any_step_says_what_is_so(tmp_path: Path, monkeypatch: pytes
         else:
             assert sentence == f"2 chains were deleted from {made.path}, but confops.json there cannot be written: {reason}. The next run does that."
             assert after.keys() == seen.keys()
-        sentences.add(re.sub(r"^\S+", "", sentence.split(" in ")[0].split(":")[0]))
         _prune.prune(str(made.path), Policy(**options), pin=pin)
         assert made.seen() == after
         step += 1
-    assert (step, len(sentences)) == (16 + 9 + 2 * 3, 4)
+    assert step == 16 + 9 + 2 * 3  # as many as a killed run has
 
 
 # What is no file
