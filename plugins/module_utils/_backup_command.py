@@ -14,7 +14,18 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _crontab, _drill, _jobs, _numbers, _pack, _repository, _units
+from ansible_collections.confops.indico.plugins.module_utils import (
+    _adopt,
+    _backup_set,
+    _backup_status,
+    _crontab,
+    _drill,
+    _jobs,
+    _numbers,
+    _pack,
+    _repository,
+    _units,
+)
 from ansible_collections.confops.indico.plugins.module_utils._backup_status import Limits
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -48,6 +59,10 @@ def parser() -> argparse.ArgumentParser:
     pack.add_argument("--days", type=_numbers.DAYS, help="keep every revision of that many days")
     for verb in (run, drill, pack):
         verb.add_argument("--scheduled", action="store_true", help="do nothing outside of the allowed hours")
+    adopt = verbs.add_parser("adopt", help="make a lost or damaged .dat file of a repository anew from its data files")
+    adopt.add_argument("storage", help="name of the storage whose repository it is")
+    adopt.add_argument("stamp", nargs="?", help="name of the chain, like 2026-11-24-02-00-00; by default each that needs it")
+    adopt.add_argument("--check", action="store_true", help="say what would be done")
     verbs.add_parser("list", help="the sets, a line each")
     verbs.add_parser("status", help="how the last run, drill and pack ended and what the repositories hold, as JSON")
     check = verbs.add_parser("check", help="one line and an exit code for monitoring", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -84,6 +99,15 @@ def _report(line: str, warnings: list[str]) -> int:
     for warning in warnings:
         _say(warning, sys.stderr)
     _say(line)
+    return 0
+
+
+def _run_adopt(settings: _backup_set.Settings, options: argparse.Namespace) -> int:
+    if options.storage not in settings.storages:
+        raise RepositoryError(f"There is no storage {options.storage}; there are {', '.join(settings.storages)}.")
+    done = _adopt.adopt(settings.repository(options.storage), options.stamp, check=options.check)
+    for line in done.lines(options.check):
+        _say(line)
     return 0
 
 
@@ -133,7 +157,7 @@ def _around(settings: _backup_set.Settings, now: float) -> list[tuple[int, str]]
 
 
 _Verb = Callable[[_backup_set.Settings, argparse.Namespace], int]
-_VERBS: dict[str, _Verb] = {"run": _run, "drill": _run_drill, "pack": _run_pack, "list": _list, "status": _status, "check": _check}
+_VERBS: dict[str, _Verb] = {"run": _run, "drill": _run_drill, "pack": _run_pack, "adopt": _run_adopt, "list": _list, "status": _status, "check": _check}
 
 
 def _end(_signal: int, _frame: Any) -> NoReturn:

@@ -111,8 +111,8 @@ def _leave_word(settings: Settings, outcome: Outcome, name: str) -> None:
 
 def read(settings: Settings, name: str) -> dict[str, Any] | None:
     """Return the word that the last run left, None when none did or it is damaged."""
-    with contextlib.suppress(OSError, ValueError), open(os.path.join(settings.directory, name), encoding="utf-8") as stream:
-        return dict(json.load(stream))
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(_repository.load_json(os.path.join(settings.directory, name)))
     return None
 
 

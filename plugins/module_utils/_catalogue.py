@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.confops.indico.plugins.module_utils import _repository, _verify
-from ansible_collections.confops.indico.plugins.module_utils._repository import Chain, DataFile, Repository
+from ansible_collections.confops.indico.plugins.module_utils._repository import Chain, DataFile, Repository, RepositoryError
 
 
 def catalogue(path: str, *, max_gap: int = 0, now: datetime | None = None) -> dict[str, Any]:
@@ -16,11 +16,14 @@ def catalogue(path: str, *, max_gap: int = 0, now: datetime | None = None) -> di
 
     Raises RepositoryError, OSError.
     """
+    if max_gap < 0:
+        raise RepositoryError(f"max_gap is {max_gap}; it is a number of seconds, 0 or more.")
     state = _repository.read_state(path)
     repository = _verify.look(path)
     pins = state.get("pins")
     memory = _repository.section(state, "verified")
-    chains = [_chain(chain, memory, chain.stamp in pins if isinstance(pins, list) else False) for chain in repository.chains]
+    pinned = set(pins) if isinstance(pins, list) else set()  # texts, as read_state found
+    chains = [_chain(chain, memory, chain.stamp in pinned) for chain in repository.chains]
     files = sorted((one for chain in repository.chains for one in chain.files), key=lambda one: one.stamp)
     newest = max(filter(None, map(_moment, files)), default=None)
     return {

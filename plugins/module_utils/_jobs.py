@@ -178,8 +178,7 @@ def _result(result: str, code: str) -> str:
 def record(settings: Settings, name: str) -> dict[str, Any]:
     """Return what is known of a job: result, seconds and invocation of its last run, failures in a row; began, ended, succeeded, skipped, told (epoch)."""
     try:
-        with open(f"{settings.state}/{name}.json", encoding="utf-8") as stream:
-            known = json.load(stream)
+        known = _repository.load_json(f"{settings.state}/{name}.json")
     except (OSError, ValueError):  # a damaged one is written anew by the next run; one that cannot be read must keep no word back
         return {}
     return known if isinstance(known, dict) else {}

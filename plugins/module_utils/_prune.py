@@ -12,10 +12,13 @@ All that is decided follows from names, .dat files and confops.json, never from 
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
@@ -23,7 +26,7 @@ from typing import Any, NamedTuple
 from ansible_collections.confops.indico.plugins.module_utils import _repository
 from ansible_collections.confops.indico.plugins.module_utils._repository import Chain, Repository, RepositoryError
 
-_LONGEST = 36500  # days that a window may have
+_LONGEST = 36500  # days that a window may have, and the most of anything else
 _OPTION_PERIOD = (("keep_daily", "day", "%Y-%m-%d"), ("keep_weekly", "week", "%G-W%V"), ("keep_monthly", "month", "%Y-%m"), ("keep_yearly", "year", "%Y"))
 _NAME = re.compile(r"(\d{4}(?:-\d\d){5})\.(dat|index|deltafs|fs)(?:(?<=fs)z)?")
 _PINS, _PRUNING = "pins", "pruning"  # keys of confops.json: lists of stamps
@@ -43,21 +46,44 @@ class Policy:
     damaged: str = "keep"
 
     def __post_init__(self) -> None:
-        for option, _word, _form in _OPTION_PERIOD:
-            if getattr(self, option) < 0:
-                raise RepositoryError(f"{option} is {getattr(self, option)}; it is a number of generations, 0 or more.")
-        if self.window_days is not None and not 1 <= self.window_days <= _LONGEST:
-            raise RepositoryError(f"window_days is {self.window_days}; a window has 1 to {_LONGEST} days. Leave it out to have none.")
-        if self.keep_chains_min < 1:
-            raise RepositoryError(f"keep_chains_min is {self.keep_chains_min}; at least 1 chain must remain.")
-        if self.window_days is None and not any(getattr(self, option) for option, _word, _form in _OPTION_PERIOD):
-            options = ", ".join(option for option, _word, _form in _OPTION_PERIOD)
-            raise RepositoryError(f"Neither window_days nor any of {options} is given: that would be a policy to delete everything.")
+        why_not = refusal({name: getattr(self, name) for name in NUMBERS})
+        if why_not:
+            raise RepositoryError(why_not)
 
     @property
     def counted(self) -> str:
         """What keep_chains_min is a number of."""
         return "verified" if self.require_verified else "sound"
+
+
+NUMBERS = ("window_days", *(option for option, _word, _form in _OPTION_PERIOD), "keep_chains_min")
+
+
+def refusal(options: dict[str, Any], prefix: str = "") -> str | None:
+    """Return why numbers make no policy, a sentence that names the first wrong one, None for a policy that makes sense.
+
+    options holds any of NUMBERS, as they were given; what is left out has its default. prefix stands before their names in the sentence.
+    """
+    for option in NUMBERS:
+        given = options.get(option)
+        if given is None and option not in ("keep_chains_min",):
+            continue
+        if option == "keep_chains_min" and option not in options:
+            continue
+        if type(given) is not int:
+            return f"{prefix}{option} is {str(given)[:40]}; a whole number is needed."
+        if option == "window_days" and not 1 <= given <= _LONGEST:
+            return f"{prefix}{option} is {given}; a window has 1 to {_LONGEST} days. Leave it out to have none."
+        if option == "keep_chains_min" and given < 1:
+            return f"{prefix}{option} is {given}; at least 1 chain must remain."
+        if given < 0:
+            return f"{prefix}{option} is {given}; it is a number of generations, 0 or more."
+        if given > _LONGEST:
+            return f"{prefix}{option} is {given}; more than {_LONGEST} make no sense."
+    if options.get("window_days") is None and not any(options.get(option) for option, _word, _form in _OPTION_PERIOD):
+        names = ", ".join(f"{prefix}{option}" for option, _word, _form in _OPTION_PERIOD)
+        return f"Neither {prefix}window_days nor any of {names} is given: that would be a policy to delete everything."
+    return None
 
 
 class Verdict(NamedTuple):
@@ -91,26 +117,33 @@ def now() -> datetime:
 
 
 def decide(repository: Repository, state: dict[str, Any], policy: Policy, now: datetime) -> list[Verdict]:
-    """Judge each chain, from the oldest to the newest. state is what confops.json holds."""
+    """Judge each chain, from the oldest to the newest. state is what confops.json holds.
+
+    A chain that is named after a moment of the future stays, and no other one goes because of it: the clock was wrong once.
+    """
     groups = _groups(repository)
     doomed = {chain.stamp for chain in _doomed(groups, state)}
-    sound = _sound(groups, doomed)
+    present = _repository.stamp_of(now)
+    sound = [chain for chain in _sound(groups, doomed) if chain.stamp <= present]
     begin = _window_begin(sound, policy, now)
     rules = _rules(sound, policy, begin)
+    pins, known, same = set(_stamps(state, _PINS)), _repository.section(state, "verified"), Counter(chain.stamp for chain, _problems in groups)
     verdicts, newer = [], 0
     for chain, problems in reversed(groups):
         if chain.stamp in doomed:
             verdicts.append(Verdict(chain, False, ["its deletion has begun"]))
             continue
-        counts = not problems and (not policy.require_verified or verified(chain, state))
-        reasons = ["pinned"] if chain.stamp in _stamps(state, _PINS) else []
+        counts = not problems and chain.stamp <= present and (not policy.require_verified or _remembered(chain, known))
+        reasons = ["pinned"] if chain.stamp in pins else []
         if problems:
             if policy.damaged == "keep":
                 reasons.append(f"damaged, and such chains are kept: {problems[0]}")
-            elif len(_of_stamp(groups, chain.stamp)) > 1:
+            elif same[chain.stamp] > 1:
                 reasons.append("another full backup has the same name")
             elif begin is not None and chain.files[-1].stamp > begin:
                 reasons.append("in the recovery window, though damaged")
+        elif chain.stamp > present:
+            reasons.append("its name is of the future")
         reasons += rules.get(chain.stamp, [])
         if newer < policy.keep_chains_min:
             many = policy.keep_chains_min
@@ -122,7 +155,10 @@ def decide(repository: Repository, state: dict[str, Any], policy: Policy, now: d
 
 def verified(chain: Chain, state: dict[str, Any]) -> bool:
     """Whether each file of a sound chain is remembered as verified, with the size that it has and the md5 that the .dat file says."""
-    known = _repository.section(state, "verified")
+    return _remembered(chain, _repository.section(state, "verified"))
+
+
+def _remembered(chain: Chain, known: dict[str, dict[str, Any]]) -> bool:
     md5 = {entry.name: entry.md5 for entry in chain.entries}
     memories = [(known.get(one.name, {}), one) for one in chain.files]
     return all(memory.get("bytes") == one.bytes and memory.get("md5") == md5[one.name] for memory, one in memories)
@@ -138,19 +174,21 @@ def warnings(repository: Repository, state: dict[str, Any], policy: Policy, now:
         age = now - newest.time
         if age < timedelta(0):
             found.append(
-                f"{newest.name} is of the future: it is {_stamp_of(now)} by this host's clock. The clock was set back, or it was wrong before."
-                + (" The recovery window is measured from the clock, the earlier of the two." if policy.window_days else "")
+                f"{newest.name} is of the future: it is {_repository.stamp_of(now)} by this host's clock. The clock was set back, or it was wrong before."
+                " It stays, and no other chain goes because of it."
             )
         elif policy.window_days and age > timedelta(days=policy.window_days):
             found.append(
                 f"The newest sound backup, {newest.name}, is {age.days} days old: backups have stopped, or the clock has jumped."
                 " The recovery window is measured from that backup."
             )
+    pruning = set(_stamps(state, _PRUNING))
     for (chain, problems), verdict in zip(groups, verdicts):
-        if problems and chain.stamp not in _stamps(state, _PRUNING):
+        if problems and chain.stamp not in pruning:
             fate = "kept" if verdict.keep else "deleted"
             found.append(f"The chain {chain.stamp} is damaged and counts for nothing; it is {fate}: {problems[0]}")
-    counted = sum(not policy.require_verified or verified(chain, state) for chain in sound)
+    known, present = _repository.section(state, "verified"), _repository.stamp_of(now)
+    counted = sum(chain.stamp <= present and (not policy.require_verified or _remembered(chain, known)) for chain in sound)
     held = [verdict for verdict in verdicts if verdict.keep and all(reason.startswith("fewer than") for reason in verdict.reasons)]
     if held and counted < policy.keep_chains_min:
         kind = policy.counted
@@ -172,27 +210,20 @@ def _sound(groups: Sequence[tuple[Chain, list[str]]], without: Iterable[str]) ->
     return [chain for chain, problems in groups if not problems and chain.stamp not in without]
 
 
-def _of_stamp(groups: Sequence[tuple[Chain, list[str]]], stamp: str) -> list[tuple[Chain, list[str]]]:
-    return [group for group in groups if group[0].stamp == stamp]
-
-
 def _window_begin(sound: Sequence[Chain], policy: Policy, now: datetime) -> str | None:
-    """Return the stamp of the first moment of the window, None without one.
+    """Return the stamp of the first moment of the window, None without one. The chains begin no later than now.
 
-    It is measured from the newest backup, or from the clock when that is earlier. So no chain grows old by the clock alone,
-    whether the clock is wrong or backups have stopped, and whatever either of them would keep is kept.
+    It is measured from the newest backup that is not of the future. So no chain grows old by the clock alone, whether the clock
+    is wrong or backups have stopped, nor by a backup that was made while the clock was ahead.
     """
     if policy.window_days is None or not sound:
         return None
+    present = _repository.stamp_of(now)
+    newest = max(one for chain in sound[-1:] for one in (file.stamp for file in chain.files) if one <= present)
     try:
-        return _stamp_of(min(now, sound[-1].files[-1].time) - timedelta(days=policy.window_days))
+        return _repository.stamp_of(_repository.time_of(newest) - timedelta(days=policy.window_days))
     except OverflowError:
         return ""
-
-
-def _stamp_of(moment: datetime) -> str:
-    """Return the stamp of the second that a moment is in. A stamp is later than the moment when it is greater than this."""
-    return f"{moment.year:04}{moment:-%m-%d-%H-%M-%S}"
 
 
 def _rules(sound: Sequence[Chain], policy: Policy, begin: str | None) -> dict[str, list[str]]:
@@ -235,13 +266,13 @@ def _refuse_lost_pins(path: str, state: dict[str, Any]) -> None:
 
 def _repin(groups: Sequence[tuple[Chain, list[str]]], state: dict[str, Any], path: str, pin: Sequence[str], unpin: Sequence[str]) -> list[str]:
     """Return the pins as they shall be. Raises RepositoryError for a chain that cannot be pinned."""
+    named = {chain.stamp: problems for chain, problems in reversed(groups)}
     for stamp in pin:
         if stamp in unpin:
             raise RepositoryError(f"The chain {stamp} is both in pin and in unpin.")
-        named = _of_stamp(groups, stamp)
-        if not named:
+        if stamp not in named:
             raise RepositoryError(f"There is no chain {stamp} in {path} to pin; a chain is named after its full backup, like 2026-11-24-02-00-00.")
-        if stamp in _stamps(state, _PRUNING) and named[0][1]:
+        if stamp in _stamps(state, _PRUNING) and named[stamp]:
             raise RepositoryError(f"The chain {stamp} can no longer be pinned: its deletion has begun.")
     return sorted({*_stamps(state, _PINS), *pin} - set(unpin))
 
@@ -256,7 +287,8 @@ def prune(path: str, policy: Policy, *, pin: Sequence[str] = (), unpin: Sequence
     """
     moment = now()
     with _repository.lock(path):
-        repository, state, sizes = _repository.read(path), _repository.read_state(path), _repository.sizes(path)
+        repository, state, here = _repository.read(path), _repository.read_state(path), _repository.listing(path)
+        sizes = {name: 0 if one.link else one.bytes for name, one in here.items()}  # what a link leads to stays
         groups = _groups(repository)
         pinned = _with(state, _PINS, _repin(groups, state, path, pin, unpin))
         _refuse_lost_pins(path, pinned)
@@ -265,19 +297,15 @@ def prune(path: str, policy: Policy, *, pin: Sequence[str] = (), unpin: Sequence
         verdicts = decide(repository, pinned, policy, moment)
         gone = [verdict.chain for verdict in verdicts if not verdict.keep]
         marked = _with(pinned, _PRUNING, list(dict.fromkeys(_stamps(state, _PRUNING) + [chain.stamp for chain in gone])))
-        names = [_names(repository, verdict.chain, sizes) for verdict in verdicts]
+        names = _names(repository, [verdict.chain for verdict in verdicts], here)
         freed = {name for verdict, going in zip(verdicts, names) if not verdict.keep for name in going}
         deleted = [chain.stamp for chain in gone]
         if not check:
             if marked != state:
-                try:
-                    _repository.set_aside(path)
-                    _repository.write_state(path, marked)
-                except OSError as error:
-                    raise RepositoryError(f"{_repository.STATE} in {path} cannot be written: {error.strerror}. Nothing was deleted.") from error
+                _intend(path, marked)
             finish(path)
             # What counts is what is there.
-            freed -= set(_repository.sizes(path))
+            freed -= set(os.listdir(path))
             left = {chain.stamp for chain, _problems in _groups(_repository.read(path))}
             deleted = [chain.stamp for chain, _problems in groups if chain.stamp not in left]
     return Result(
@@ -297,23 +325,57 @@ def prune(path: str, policy: Policy, *, pin: Sequence[str] = (), unpin: Sequence
         pins=_stamps(pinned, _PINS),
         changed=bool(deleted) or _with(pinned, _PRUNING, _stay_marked(groups, pinned)) != state,
         diff=_diff(path, groups, state, pinned, deleted),
-        warnings=warnings(repository, pinned, policy, moment, verdicts) + told,
+        warnings=warnings(repository, pinned, policy, moment, verdicts) + told + _links(here, deleted, freed),
     )
 
 
-def read(path: str) -> Repository:
-    """Read a repository as it will be when the deletions that were begun in it are finished. Raises RepositoryError."""
+def _links(here: dict[str, _repository.Found], deleted: Sequence[str], freed: Collection[str]) -> list[str]:
+    """Say which deleted names were symbolic links, since what they lead to stays."""
+    links = sorted(name for name in freed if here[name].link) if deleted else []
+    return [f"{name} was a symbolic link: the link goes, the file that it leads to stays." for name in links]
+
+
+def _intend(path: str, state: dict[str, Any]) -> None:
+    """Write which chains go before any does. Raises RepositoryError, which says what the next run finds."""
+    try:
+        _repository.set_aside(path)
+        _repository.write_state(path, state)
+    except OSError as error:
+        begun = ""
+        with contextlib.suppress(OSError):
+            if _stamps(state, _PRUNING) and _stamps(_repository.read_state(path), _PRUNING) == _stamps(state, _PRUNING):
+                begun = " The next run goes on with it."  # the file is there, but perhaps not on disk
+        raise RepositoryError(f"{_repository.STATE} in {path} cannot be written: {error.strerror}. Nothing was deleted.{begun}") from error
+
+
+def read(path: str, *, acknowledged: bool = True) -> Repository:
+    """Read a repository as it will be when the deletions that were begun in it are finished. Raises RepositoryError.
+
+    With acknowledged, a file that an interrupted backup left without its line does not count either; a backup itself has to mend that.
+    """
     repository, state = _repository.read(path), {}
     with contextlib.suppress(OSError):  # whoever needs more of it says so
         state = _repository.read_state(path)
     doomed = _doomed(_groups(repository), state)
-    if doomed:
-        here = _repository.sizes(path)
-        repository = _repository.read(path, without={name for chain in doomed for name in _names(repository, chain, here)})
+    gone = {name for names in _names(repository, doomed, _repository.listing(path)) for name in names} if doomed else set()
+    left = _repository.unacknowledged(repository, state) if acknowledged else None
+    if left:
+        stamp = left.split(".")[0]
+        gone |= {left, f"{stamp}.index"} | ({f"{stamp}.dat"} if left == repository.chains[-1].files[0].name else set())
+    if gone:
+        repository = _repository.read(path, without=gone)
+    repository.unacknowledged = left
     repository.unfinished = [
         f"The chain {chain.stamp} counts as gone: its deletion has begun. The next backup or prune removes what is left of it." for chain in doomed
     ]
+    if left:
+        repository.unfinished.append(unacknowledged(left))
     return repository
+
+
+def unacknowledged(name: str) -> str:
+    """Return the sentence about a data file that an interrupted run did not acknowledge."""
+    return f"{name} does not count: the run that wrote it was interrupted. The next backup completes it, or stores the same again."
 
 
 def finish(path: str, act: bool = True) -> list[str]:
@@ -328,26 +390,32 @@ def finish(path: str, act: bool = True) -> list[str]:
     groups = _groups(repository)
     doomed = _doomed(groups, state)
     if act:
-        for chain in doomed:
-            _remove(path, _names(repository, chain, _repository.sizes(path)))
-        state = _with(state, _PRUNING, _stay_marked(groups, state))
-        here = _repository.sizes(path)
+        for names in _names(repository, doomed, _repository.listing(path)):
+            _remove(path, names)
+        _forget(path, _with(state, _PRUNING, _stay_marked(groups, state)), len(doomed))
+    return [f"removed the chain {chain.stamp}, whose deletion had begun" for chain in doomed]
+
+
+def _forget(path: str, state: dict[str, Any], removed: int) -> None:
+    """Write what is remembered without the files that are gone. Raises RepositoryError, which says what was deleted."""
+    try:
+        here = set(os.listdir(path))
         for key in ("verified", "stored"):
             if isinstance(state.get(key), dict):
                 state[key] = {name: memory for name, memory in state[key].items() if name in here or not _NAME.fullmatch(name)}
         _repository.write_state(path, state)
-    return [f"removed the chain {chain.stamp}, whose deletion had begun" for chain in doomed]
+    except OSError as error:
+        raise RepositoryError(
+            f"{removed} chains were deleted from {path}, but {_repository.STATE} there cannot be written: {error.strerror}. The next run does that."
+        ) from error
 
 
 def _doomed(groups: Sequence[tuple[Chain, list[str]]], state: dict[str, Any]) -> list[Chain]:
     """Return the chains that are marked as being deleted, except where that cannot be meant: a pinned one, or the last."""
-    marked, pins = _stamps(state, _PRUNING), _stamps(state, _PINS)
+    marked, pins = set(_stamps(state, _PRUNING)), set(_stamps(state, _PINS))
     newest = max((chain.stamp for chain in _sound(groups, marked)), default="")
-    return [
-        chain
-        for chain, _problems in groups
-        if chain.stamp in marked and chain.stamp not in pins and chain.stamp < newest and len(_of_stamp(groups, chain.stamp)) == 1
-    ]
+    same = Counter(chain.stamp for chain, _problems in groups)
+    return [chain for chain, _problems in groups if chain.stamp in marked and chain.stamp not in pins and chain.stamp < newest and same[chain.stamp] == 1]
 
 
 def _stay_marked(groups: Sequence[tuple[Chain, list[str]]], state: dict[str, Any]) -> list[str]:
@@ -363,28 +431,37 @@ def _with(state: dict[str, Any], key: str, stamps: list[str]) -> dict[str, Any]:
     return {**changed, key: stamps} if stamps else changed
 
 
-def _names(repository: Repository, chain: Chain, here: Iterable[str]) -> list[str]:
-    """Return the files that go with a chain, in the order in which they go.
+def _names(repository: Repository, chains: Sequence[Chain], here: dict[str, _repository.Found]) -> list[list[str]]:
+    """Return for each of the chains the files that go with it, in the order in which they go. No directory is among them.
 
     They are all that is named after its full backup and before the next one: an index may be a second later than its data.
     """
-    stray = not chain.files[0].full
-    first = "" if stray else chain.stamp
-    behind = min((other.stamp for other in repository.chains if other.stamp > chain.stamp), default="~")
-    turn = {"index": 0, "deltafs": 1, "dat": 0 if stray else 2, "fs": 3}
-    found = [(match[1], turn[match[2]], name) for name in here if (match := _NAME.fullmatch(name)) and first <= match[1] < behind]
-    return [name for _stamp, _turn, name in sorted(sorted(found, reverse=True), key=lambda one: one[1])]
+    fulls = sorted({chain.stamp for chain in repository.chains})
+    parts: dict[int, list[tuple[str, str, str]]] = {}  # by the number of full backups that are no newer
+    for name, one in here.items():
+        match = _NAME.fullmatch(name)
+        if match and not stat.S_ISDIR(one.mode):
+            parts.setdefault(bisect.bisect_right(fulls, match[1]), []).append((match[1], match[2], name))
+    found = []
+    for chain in chains:
+        stray = not chain.files[0].full
+        turn = {"index": 0, "deltafs": 1, "dat": 0 if stray else 2, "fs": 3}
+        mine = sorted(parts.get(0 if stray else bisect.bisect_right(fulls, chain.stamp), []), reverse=True)
+        found.append([name for _stamp, _suffix, name in sorted(mine, key=lambda one: turn[one[1]])])
+    return found
 
 
 def _remove(path: str, names: Sequence[str]) -> None:
     for name in names:
+        what = f"{name} in {path} cannot be removed"
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(path, name))
+            if not name.endswith(".index"):
+                what = f"{name} was removed, but {path} cannot be put on disk"
+                _repository.sync(path)  # or a power failure might bring back a newer one alone
         except OSError as error:
-            raise RepositoryError(f"{name} in {path} cannot be removed: {error.strerror}. The next run goes on with it.") from error
-        if not name.endswith(".index"):
-            _repository.sync(path)  # or a power failure might bring back a newer one alone
+            raise RepositoryError(f"{what}: {error.strerror}. The next run goes on with it.") from error
 
 
 def _remaining(sound: Sequence[Chain]) -> dict[str, str] | None:
@@ -396,12 +473,13 @@ def _remaining(sound: Sequence[Chain]) -> dict[str, str] | None:
 
 def _diff(path: str, groups: Sequence[tuple[Chain, list[str]]], before: dict[str, Any], after: dict[str, Any], deleted: Sequence[str]) -> dict[str, str]:
     def shown(stamps: Iterable[str], state: dict[str, Any]) -> str:
-        return "".join(f"{stamp} (pinned)\n" if stamp in _stamps(state, _PINS) else f"{stamp}\n" for stamp in stamps)
+        pins = set(_stamps(state, _PINS))
+        return "".join(f"{stamp} (pinned)\n" if stamp in pins else f"{stamp}\n" for stamp in stamps)
 
-    stamps = [chain.stamp for chain, _problems in groups]
+    stamps, gone = [chain.stamp for chain, _problems in groups], set(deleted)
     return {
         "before_header": path,
         "after_header": path,
         "before": shown(stamps, before),
-        "after": shown((stamp for stamp in stamps if stamp not in deleted), after),
+        "after": shown((stamp for stamp in stamps if stamp not in gone), after),
     }

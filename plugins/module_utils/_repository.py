@@ -33,7 +33,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 STAMP = "%Y-%m-%d-%H-%M-%S"
 STATE = "confops.json"
@@ -44,9 +44,11 @@ TEMPORARY = ".confops-"  # how the names of unfinished files begin
 STOCK_TEMPORARY = "tmp.tmp"  # repozo's own, always the same
 _DATA = re.compile(r"(\d{4}(?:-\d\d){5})\.(delta)?fs(z)?")
 _BESIDE = re.compile(r"(\d{4}(?:-\d\d){5})\.(dat|index)")
+_LINE = re.compile(r"(?:.*[/\\])?([^/\\]+) (\d{1,18}) (\d{1,18}) ([0-9a-f]{32})\r?")  # a .dat file may have been on Windows meanwhile
 CHUNK = 4 * 2**20
 _PACKED = 2**20  # bytes of a compressed file that are read at once; they unpack to more
 SMALL = 32 * 2**20  # bytes that a .dat file or confops.json may have; a chain of 100,000 files needs less
+_LACKING = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK, errno.EBADF)  # what file systems answer that lack a function
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -112,7 +114,8 @@ class Chain:
 class Repository:
     """What a directory holds. strays are data files before the first full backup, leftovers what an interrupted run left.
 
-    problems are those of no chain; unfinished are sentences about chains that _prune.read leaves out.
+    problems are those of no chain; unfinished are sentences about chains and files that _prune.read leaves out. unacknowledged is
+    the data file among these that a run wrote and did not acknowledge before it was interrupted.
     """
 
     path: str
@@ -121,6 +124,7 @@ class Repository:
     leftovers: list[str]
     problems: list[str]
     unfinished: list[str] = field(default_factory=list)
+    unacknowledged: str | None = None
 
     @property
     def newest(self) -> str | None:
@@ -174,13 +178,14 @@ def data_file(name: str, size: int) -> DataFile | None:
 def parse_dat(text: str) -> tuple[list[Entry], list[str]]:
     """Return the lines of a .dat file and what is wrong with the others."""
     entries, wrong = [], []
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        match = re.fullmatch(r"(.*/)?([^/]+) (\d{1,18}) (\d{1,18}) ([0-9a-f]{32})\n", line)
+    *lines, rest = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        match = _LINE.fullmatch(line)
         if match:
-            entries.append(Entry(match[2], int(match[3]), int(match[4]), match[5]))
+            entries.append(Entry(match[1], int(match[2]), int(match[3]), match[4]))
         else:
             wrong.append(f"line {number} is not whole")
-    return entries, wrong
+    return entries, wrong + ([f"line {len(lines) + 1} is not whole"] if rest else [])
 
 
 def open_regular(path: str, *, follow: bool = False, buffering: int = -1) -> BinaryIO:
@@ -192,7 +197,7 @@ def open_regular(path: str, *, follow: bool = False, buffering: int = -1) -> Bin
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     try:
         refuse_irregular(path, os.fstat(descriptor).st_mode)  # another one may have been put there meanwhile
-        return cast("BinaryIO", os.fdopen(descriptor, "rb", buffering))
+        return os.fdopen(descriptor, "rb", buffering)
     except BaseException:
         os.close(descriptor)
         raise
@@ -224,11 +229,14 @@ def read(path: str, without: Collection[str] = ()) -> Repository:
     Raises RepositoryError when it is no directory.
     """
     try:
-        found = {name: size for name, size in sizes(path).items() if name not in without}
+        found = {name: one for name, one in listing(path).items() if name not in without}
     except OSError as error:
         raise RepositoryError(f"The repository {path} cannot be read: {error.strerror}.") from error
-    files = sorted(filter(None, (data_file(name, size) for name, size in found.items())), key=lambda one: (one.stamp, not one.full))
-    repository = Repository(path, [], [], sorted(name for name in found if name.startswith(TEMPORARY) or name == STOCK_TEMPORARY), [])
+    files = sorted(filter(None, (data_file(name, one.bytes) for name, one in found.items())), key=lambda one: (one.stamp, not one.full))
+    unfinished = {name for name in found if name.startswith(TEMPORARY) or name == STOCK_TEMPORARY}
+    directories = {name for name in unfinished if stat.S_ISDIR(found[name].mode)}  # no run makes such, so none removes them
+    repository = Repository(path, [], [], sorted(unfinished - directories), [f"{name} is a directory, not a file." for name in sorted(directories)])
+    holder_of: dict[str, Chain] = {}
     for one in files:
         if one.full:
             repository.chains.append(Chain(one.stamp, [one]))
@@ -236,6 +244,8 @@ def read(path: str, without: Collection[str] = ()) -> Repository:
             repository.chains[-1].files.append(one)
         else:
             repository.strays.append(one)
+        if repository.chains:
+            holder_of[one.name] = repository.chains[-1]
     repository.problems += [f"{one.name} is an incremental backup without the full one that it continues." for one in repository.strays]
     stamps = {one.stamp for one in files}
     for name in sorted(found):
@@ -243,11 +253,11 @@ def read(path: str, without: Collection[str] = ()) -> Repository:
         if match and match[1] not in stamps and not (match[2] == "index" and _near(match[1], stamps)):
             repository.problems.append(f"{name} belongs to no backup here.")
     for chain in repository.chains:
-        _read_chain(chain, path)
+        _read_chain(chain, path, found)
     for one, next_one in zip(files, files[1:]):
         if one.stamp == next_one.stamp:
-            chains = [chain for chain in repository.chains if one in chain.files or next_one in chain.files]
-            for problems in [chain.problems for chain in chains] or [repository.problems]:
+            holders = {id(held): held.problems for two in (one, next_one) if (held := holder_of.get(two.name))}
+            for problems in holders.values() or [repository.problems]:
                 problems.append(f"{one.name} and {next_one.name} are of the same second; stock repozo restores only one of them.")
     return repository
 
@@ -255,20 +265,61 @@ def read(path: str, without: Collection[str] = ()) -> Repository:
 def _near(stamp: str, stamps: Collection[str]) -> bool:
     """Whether an index is of one of these backups although it names another second: repozo of ZODB3 3.10.5 asks the clock twice."""
     moment = moment_of(stamp)
-    return moment is not None and any(abs(other - moment) <= timedelta(seconds=2) for other in map(moment_of, stamps) if other)
+    if moment is None or not 1 < moment.year < 9999:
+        return False
+    return any(stamp_of(moment + timedelta(seconds=seconds)) in stamps for seconds in range(-2, 3))
 
 
-def sizes(path: str) -> dict[str, int]:
-    """Return the names in a directory and their sizes (bytes). What another run removes in this moment is not there. Raises OSError."""
+def stamp_of(moment: datetime) -> str:
+    """Return the stamp of the second that a moment is in. A stamp is later than the moment when it is greater than this."""
+    return f"{moment.year:04}{moment:-%m-%d-%H-%M-%S}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies under a name: its size (bytes) and st_mode, those of its target where it is a symbolic link that leads somewhere."""
+
+    bytes: int
+    mode: int
+    link: bool
+
+    @property
+    def regular(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    def problem(self, name: str) -> str:
+        """Return the sentence about a name that should be a file's and is not."""
+        if stat.S_ISLNK(self.mode):
+            return f"{name} is a symbolic link that leads nowhere."
+        return f"{name} is {'a symbolic link to ' * self.link}{kind_of(self.mode)}, not a file."
+
+
+def listing(path: str) -> dict[str, Found]:
+    """Return what is in a directory. What another run removes in this moment is not there. Raises OSError."""
     known = {}
     with os.scandir(path) as found:
         for entry in found:
             with contextlib.suppress(FileNotFoundError):
-                known[entry.name] = entry.stat(follow_symlinks=False).st_size
+                known[entry.name] = _found(entry)
     return known
 
 
-def _read_chain(chain: Chain, path: str) -> None:
+def _found(entry: os.DirEntry[str]) -> Found:
+    status = entry.stat(follow_symlinks=False)
+    if not stat.S_ISLNK(status.st_mode):
+        return Found(status.st_size, status.st_mode, False)
+    with contextlib.suppress(OSError):
+        status = entry.stat()
+    return Found(status.st_size, status.st_mode, True)
+
+
+def sizes(path: str) -> dict[str, int]:
+    """Return the names in a directory and their sizes (bytes); where a symbolic link is, that of the file that it leads to. Raises OSError."""
+    return {name: one.bytes for name, one in listing(path).items()}
+
+
+def _read_chain(chain: Chain, path: str, found: dict[str, Found]) -> None:
+    chain.problems += [found[one.name].problem(one.name) for one in chain.files if not found[one.name].regular]
     dat = f"{chain.stamp}.dat"
     try:
         chain.entries, wrong = parse_dat(read_small(os.path.join(path, dat), follow=True).decode("utf-8", "replace"))
@@ -285,7 +336,8 @@ def _read_chain(chain: Chain, path: str) -> None:
     chain.problems += [f"{one.name} is named after a moment that no calendar has." for one in chain.files if moment_of(one.stamp) is None]
     listed = [entry.name for entry in chain.entries]
     if listed != chain.names:
-        missing, extra = [name for name in listed if name not in chain.names], [name for name in chain.names if name not in listed]
+        names, known = set(chain.names), set(listed)
+        missing, extra = [name for name in listed if name not in names], [name for name in chain.names if name not in known]
         chain.problems += [f"{dat} lists {name}, which is not here." for name in missing]
         chain.problems += [f"{name} is here, but {dat} does not list it." for name in extra]
         if not missing and not extra:
@@ -298,7 +350,7 @@ def _read_chain(chain: Chain, path: str) -> None:
     files = {one.name: one for one in chain.files}
     for entry in chain.entries:
         held = files.get(entry.name)
-        if held and not held.compressed and held.bytes != entry.end - entry.start:
+        if held and not held.compressed and found[held.name].regular and held.bytes != entry.end - entry.start:
             chain.problems.append(f"{held.name} has {held.bytes} bytes; {dat} says {entry.end - entry.start}.")
 
 
@@ -314,7 +366,7 @@ def lock(path: str, patience: float = 0.0) -> Iterator[None]:
     except OSError as error:
         raise RepositoryError(f"The repository {path} cannot be opened: {error.strerror}.") from error
     try:
-        while not _taken(descriptor):
+        while not _taken(descriptor, path):
             if time.monotonic() >= until:
                 raise RepositoryError(f"The repository {path} is in use{holder(descriptor)}; nothing was done.")
             time.sleep(1)
@@ -323,14 +375,38 @@ def lock(path: str, patience: float = 0.0) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _taken(descriptor: int) -> bool:
+def _taken(descriptor: int, path: str) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno in _LACKING:
+            raise RepositoryError(f"{path} lies on a file system without locks (flock: {error.strerror}); nothing was done.") from error
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise
         return False
     return True
+
+
+def need_features(path: str) -> None:
+    """Raise RepositoryError when the file system of a directory lacks what a run needs there: hard links, and putting names on disk.
+
+    It tries both with an empty file, whose name the next run takes for a leftover if this one is killed. The lock must be held.
+    Raises OSError for other errors.
+    """
+    tried = os.path.join(path, f"{TEMPORARY}{os.getpid()}.tried")
+    try:
+        os.close(os.open(tried, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.link(tried, f"{tried}-link")
+        sync(path)
+    except OSError as error:
+        lacks = "hard links" if error.filename2 else "fsync of directories" if error.filename is None or error.filename == path else ""
+        if lacks and error.errno in (*_LACKING, errno.EPERM, errno.EMLINK):
+            raise RepositoryError(f"{path} lies on a file system without {lacks} ({os.strerror(error.errno or 0)}); nothing was written.") from error
+        raise
+    finally:
+        for name in (f"{tried}-link", tried):
+            with contextlib.suppress(OSError):
+                os.unlink(name)
 
 
 def in_use(path: str) -> bool:
@@ -379,6 +455,31 @@ def _holder_of(directory: os.stat_result) -> str | None:
     return None
 
 
+def named(state: dict[str, Any]) -> object:
+    """Return the data file that a run said it was about to name, None when there is none. Older memories hold its name, newer ones a record of it."""
+    writing = state.get("writing")
+    return writing.get("name") if isinstance(writing, dict) else writing
+
+
+def unacknowledged(repository: Repository, state: dict[str, Any]) -> str | None:
+    """Return the data file that an interrupted run named and did not acknowledge, None when there is none.
+
+    It is the newest, the run said that it was about to name it, it has no line in the .dat file, and all before it have theirs.
+    Nothing is lost with it: the next backup gives it its line, or removes it and stores the same range again.
+    """
+    chain = repository.chains[-1] if repository.chains else None
+    if not chain or chain.names[-1] != named(state) or chain.names[-1] in section(state, "stored"):
+        return None
+    return chain.names[-1] if [entry.name for entry in chain.entries] == chain.names[:-1] else None
+
+
+def advice(problems: Collection[str]) -> str:
+    """Return the sentence that says what mends some of these problems, empty when nothing does."""
+    if not any(re.search(r"\.dat( is missing|: line |: .* covers | lists |\b.* does not list | is not as it was written)", problem) for problem in problems):
+        return ""
+    return "If the data files are whole, module repozo_adopt or the command `adopt` of the instance's backup command makes the .dat file anew."
+
+
 def read_state(path: str) -> dict[str, Any]:
     """Return what is remembered of the repository; nothing when there is no such file or it is damaged. Raises OSError."""
     return _load(path) or {}
@@ -396,16 +497,60 @@ def _load(path: str) -> dict[str, Any] | None:
         return {}
     except (ValueError, RepositoryError):
         return None
-    return cast("dict[str, Any]", state) if isinstance(state, dict) and isinstance(state.get("pins", []), list) else None
+    pins = state.get("pins", []) if isinstance(state, dict) else None
+    return _well_formed(state) if isinstance(pins, list) and all(map(_text, pins)) else None
+
+
+def _well_formed(state: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a memory is of the kinds that whoever uses it expects. All but the pins can be found again, so the rest is left out."""
+    kept = {key: value for key, value in state.items() if key not in _PARTS or _PARTS[key](value)}
+    for name in ("stored", "verified"):
+        if name in kept:
+            kept[name] = {key: value for key, value in kept[name].items() if _record(value)}
+    return kept
+
+
+def _text(value: object) -> bool:
+    """Whether a value is a text that can be printed, which one with half of a character cannot."""
+    return isinstance(value, str) and value.isprintable()
+
+
+def _size(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _record(value: object) -> bool:
+    """Whether a value is what is remembered of one file: sizes and offsets (bytes), md5 and tids (hexadecimal), and a time."""
+    return isinstance(value, dict) and all(_size(one) if key in ("bytes", "start", "end", "mtime") else _text(one) for key, one in value.items())
+
+
+def _tail(value: object) -> bool:
+    """Whether a value is what is remembered of the end of the newest chain."""
+    if not isinstance(value, dict) or not (_text(value.get("chain")) and _text(value.get("md5"))):
+        return False
+    return _size(value.get("end")) and _size(value.get("bytes")) and bool(0 < value["bytes"] <= value["end"])
+
+
+_PARTS: dict[str, Callable[[object], bool]] = {
+    "pruning": lambda value: isinstance(value, list),
+    "stored": lambda value: isinstance(value, dict),
+    "tail": _tail,
+    "verified": lambda value: isinstance(value, dict),
+    "writing": lambda value: _text(value) or _record(value),
+}
 
 
 def load_json(path: str) -> Any:
     """Return what a small JSON file on this host says. It may be damaged in any way, or be no file at all.
 
-    Raises ValueError for what is no JSON or has numbers that are not finite or absurdly long, RepositoryError for no regular file
-    or a large one, OSError.
+    Raises ValueError for what is no JSON, has numbers that are not finite or absurdly long, is larger than SMALL or no regular file;
+    OSError.
     """
-    return parse_json(read_small(path))
+    try:
+        content = read_small(path)
+    except RepositoryError as error:
+        raise ValueError(str(error)) from error
+    return parse_json(content)
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -514,9 +659,12 @@ def no_room(what: str, needed: int, free: int, *directories: str) -> str:
 
 def sync(directory: str) -> None:
     """Put the names in a directory on disk."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        lacking = f"its file system cannot put a directory on disk (fsync: {error.strerror})"
+        raise OSError(error.errno, lacking if error.errno in _LACKING else error.strerror, directory) from error
     finally:
         os.close(descriptor)
 

@@ -566,7 +566,7 @@ def _prepare(path: str, check: bool) -> tuple[Repository, dict[str, Any], list[s
 
     The prediction comes first in any case, so a directory that cannot be written is refused before anything in it changes.
     """
-    repository, state = _prune.read(path), _repository.read_state(path)
+    repository, state = _prune.read(path, acknowledged=False), _repository.read_state(path)
     told = _prune.finish(path, act=False) + repair(repository, state, act=False)
     if told:
         _repository.need_writable(path)
@@ -621,6 +621,7 @@ def _stamp(repository: Repository) -> str:
 def _store(result: Result, database: BinaryIO, path: str, repository: Repository, state: dict[str, Any], compression: str) -> None:
     """Store what was decided. Raises RepositoryError, which says what holds now."""
     try:
+        _repository.need_features(repository.path)
         record, tail = _store_data(result, database, path, repository, state, compression)
         entries = _acknowledge(result, path, repository, state, record, tail)
         after = _repository.read(repository.path).chains[-1]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -17,12 +18,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _prune, _repository
-from ansible_collections.confops.indico.plugins.module_utils._repository import CHUNK, Chain, DataFile, Entry, Repository, RepositoryError
+from ansible_collections.confops.indico.plugins.module_utils._repository import CHUNK, Chain, DataFile, Entry, Found, Repository, RepositoryError
 
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 _TAIL = 2**20  # bytes at the end of a range that are kept; a transaction is rarely larger
 _SMALLEST = 23  # bytes of a transaction's header, which its length counts
 _PATIENCE = 5.0  # seconds to wait for a run that holds the repository
+_MOST_JOBS = 1024
 
 
 @dataclass
@@ -69,6 +71,8 @@ def verify(path: str, *, scope: str = "all", jobs: int | None = None, check: boo
     jobs = len(os.sched_getaffinity(0)) if jobs is None else jobs
     if jobs < 1:
         raise RepositoryError(f"jobs is {jobs}; at least one is needed.")
+    if jobs > _MOST_JOBS:
+        raise RepositoryError(f"jobs is {jobs}; at most {_MOST_JOBS} are possible.")
     report = Report()
     try:
         state = _repository.read_state(path)  # before the rest, so that it never knows more than the directory shows
@@ -82,11 +86,12 @@ def verify(path: str, *, scope: str = "all", jobs: int | None = None, check: boo
     if not repository.newest:
         raise RepositoryError(f"The repository {path} is empty: it holds no backup.")
     stored, memory = _stored(state), _repository.section(state, "verified")
+    here = _repository.listing(path)
     tasks = [
         _Task(one, entry, f"{chain.stamp}.dat", stored.get(one.name))
         for chain in repository.chains
         for one, entry in _listed(chain)
-        if scope == "all" or not recall(memory, one, entry)
+        if (scope == "all" or not recall(memory, one, entry)) and not _irregular(here, one.name)
     ]
     contents = _read_all(path, tasks, jobs)
     if any(content.gone for content in contents.values()):
@@ -95,13 +100,13 @@ def verify(path: str, *, scope: str = "all", jobs: int | None = None, check: boo
         repository.chains = [chain for chain in repository.chains if chain.stamp in there]
     report.warnings += repository.unfinished
     report.problems += repository.problems
-    for name in repository.leftovers:
-        found = report.warnings if name.endswith(f"-{_repository.STATE}") else report.problems  # no backup is missing without a memory
-        found.append(f"{name} is unfinished: the run that wrote it was interrupted.")
+    # Nothing that was acknowledged is lost with these.
+    report.warnings += [f"{name} is unfinished: the run that wrote it was interrupted. The next backup removes it." for name in repository.leftovers]
     for chain in repository.chains:
-        problems = [*chain.problems, *_beside(path, chain, stored)]
+        problems = [*chain.problems, *_beside(path, chain, stored, here), *_otherwise_remembered(chain, stored, memory)]
         problems += [sentence for name in chain.names if name in contents for sentence in contents[name].problems]
-        problems += _in_order(chain, contents, memory)
+        problems = list(dict.fromkeys([*problems, *_in_order(chain, contents, memory)]))
+        report.warnings += [f"{name} is a symbolic link: what it leads to lies outside of the repository." for name in chain.names if _is_link(here, name)]
         report.problems += problems
         report.chains.append(
             {"stamp": chain.stamp, "ok": not problems, "problems": problems, "files": len(chain.files), "bytes": sum(one.bytes for one in chain.files)}
@@ -114,21 +119,42 @@ def verify(path: str, *, scope: str = "all", jobs: int | None = None, check: boo
     return report
 
 
+def damage(path: str, chain: Chain, first: int = 0, *, jobs: int = 1) -> list[str]:
+    """Read every file of a chain from the given one (its number, 0 is the full backup) to the last, and return a sentence for each thing that is wrong.
+
+    The files before it are not read. That covers what the directory and the .dat file tell of the whole chain, what confops.json
+    remembers of its files, and the order of the transactions. Empty means that all of them may be believed.
+    """
+    state: dict[str, Any] = {}
+    with contextlib.suppress(OSError):
+        state = _repository.read_state(path)
+    stored, memory = _stored(state), _repository.section(state, "verified")
+    here = _repository.listing(path)
+    names = {name for name in chain.names[first:] if not _irregular(here, name)}
+    tasks = [_Task(one, entry, f"{chain.stamp}.dat", stored.get(one.name)) for one, entry in _listed(chain) if one.name in names]
+    contents = _read_all(path, tasks, jobs)
+    found = [*chain.problems, *_otherwise_remembered(chain, stored, memory)]
+    found += [sentence for name in chain.names if name in contents for sentence in contents[name].problems]
+    return list(dict.fromkeys([*found, *_in_order(chain, contents, memory)]))
+
+
 def summary(path: str, problems: list[str]) -> str:
-    """Return the first problems as one message."""
+    """Return the first problems as one message, and what mends them if a command does."""
     more = [f"And {len(problems) - 3} more."] if len(problems) > 3 else []
-    return " ".join([f"The repository {path} is not sound.", *problems[:3], *more])
+    return " ".join(filter(None, [f"The repository {path} is not sound.", *problems[:3], *more, _repository.advice(problems)]))
 
 
 def look(path: str) -> Repository:
     """Read the repository, but count as no problem what a run that holds it at this moment is about to finish."""
     repository = _prune.read(path)
     until = time.monotonic() + _PATIENCE
-    while repository.leftovers or repository.all_problems():
+    while repository.leftovers or repository.unacknowledged or repository.all_problems():
         if not _repository.in_use(path):
             return _prune.read(path)  # nobody is at work any more
         repository = _prune.read(path)
-        if time.monotonic() > until or not repository.all_problems():
+        if time.monotonic() > until or not (repository.unacknowledged or repository.all_problems()):
+            at_work = _prune.unacknowledged(repository.unacknowledged or "")
+            repository.unfinished = [sentence for sentence in repository.unfinished if sentence != at_work]
             repository.leftovers = [name for name in repository.leftovers if not name.startswith(_repository.TEMPORARY)]
             return repository
         time.sleep(0.05)
@@ -156,23 +182,50 @@ def _listed(chain: Chain) -> Iterator[tuple[DataFile, Entry]]:
             yield one, entries[one.name]
 
 
-def _beside(path: str, chain: Chain, stored: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _beside(path: str, chain: Chain, stored: dict[str, dict[str, Any]], here: dict[str, Found]) -> Iterator[str]:
     """Yield what is wrong with a chain besides the content of its files, as far as reading the small files tells."""
     dat = f"{chain.stamp}.dat"
     try:
-        with open(os.path.join(path, dat), "rb") as stream:
-            # Lines that stock repozo added later are not remembered.
-            if dat in stored and _md5(stream.read(stored[dat]["bytes"])) != stored[dat]["md5"]:
-                yield f"{dat} is not as it was written, or {_repository.STATE} is not, which remembers its md5."
-    except OSError:
+        # Lines that stock repozo added later are not remembered.
+        if dat in stored and not _begins_with(_repository.read_small(os.path.join(path, dat), follow=True), stored[dat]):
+            yield f"{dat} is not as it was written, or {_repository.STATE} is not, which remembers its md5."
+    except (OSError, RepositoryError):
         pass  # it is among the chain's problems
     for one in chain.files:
         known = stored.get(one.name)
-        if known and one.compressed and known["bytes"] != one.bytes:
+        if known and one.compressed and known["bytes"] != one.bytes and not _irregular(here, one.name):
             yield f"{one.name} has {one.bytes} bytes; it was written with {known['bytes']}."
         index = f"{one.stamp}.index"
-        if os.path.exists(os.path.join(path, index)) and not os.path.getsize(os.path.join(path, index)):
+        found = here.get(index)
+        if found and not found.regular:
+            yield found.problem(index)
+        elif found and not found.bytes:
             yield f"{index} is empty."
+
+
+def _begins_with(content: bytes, known: dict[str, Any]) -> bool:
+    """Whether a .dat file begins with what was written, in lines that end as they were written or as Windows ends them."""
+    return any(_md5(lines[: known["bytes"]]) == known["md5"] for lines in (content, content.replace(b"\r\n", b"\n")))
+
+
+def _otherwise_remembered(chain: Chain, stored: dict[str, dict[str, Any]], memory: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for each line whose md5 is not the one that is remembered of the file: somebody changed both the file and its line.
+
+    The range of a file never changes after it was written. What was stored uncompressed is remembered by the md5 of the same bytes.
+    """
+    for one, entry in _listed(chain):
+        known = [memory.get(one.name, {}).get("md5"), None if one.compressed else stored.get(one.name, {}).get("md5")]
+        for md5 in [md5 for md5 in dict.fromkeys(known) if md5 not in (None, entry.md5)]:
+            yield f"{chain.stamp}.dat says that {one.name} has the md5 {entry.md5}; {_repository.STATE} remembers {md5}."
+
+
+def _irregular(here: dict[str, Found], name: str) -> bool:
+    """Whether something other than a file lies under a name. That is among the chain's problems already."""
+    return name in here and not here[name].regular
+
+
+def _is_link(here: dict[str, Found], name: str) -> bool:
+    return name in here and here[name].link
 
 
 def _in_order(chain: Chain, contents: dict[str, _Content], memory: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -202,7 +255,7 @@ def _read_all(path: str, tasks: list[_Task], jobs: int) -> dict[str, _Content]:
         except _filestorage.FileStorageError as error:
             return _Content([f"{task.file.name}: {error}"])
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(max(1, min(jobs, len(ordered)))) as pool:
         return {task.file.name: content for task, content in zip(ordered, pool.map(check, ordered))}
 
 
@@ -231,7 +284,7 @@ def _check(path: str, task: _Task, two_cores: bool) -> _Content:
         found.problems.append(f"{one.name} has the md5 {plain.hexdigest()}{uncompressed}; {task.dat} says {entry.md5}.")
     if found.problems:
         return found
-    if task.stored and (stored if one.compressed else plain).hexdigest() != task.stored["md5"]:
+    if task.stored and one.compressed and stored.hexdigest() != task.stored["md5"]:
         # Only the header of the compressed file differs.
         found.problems.append(f"{one.name} holds what it should, but is not as it was written, or {_repository.STATE} is not, which remembers its md5.")
     if one.full:
@@ -269,6 +322,8 @@ def _remember(path: str, tasks: list[_Task], contents: dict[str, _Content], at: 
                 before = state.get("verified")
                 here = set(os.listdir(path))
                 verified = {name: known for name, known in _repository.section(state, "verified").items() if name in here and name not in contents}
+                # A file that was changed together with its line is found again only as long as its memory stays.
+                verified.update({task.file.name: known for task in tasks if (known := _evidence(state, task)) and task.file.name in here})
                 verified.update(
                     {
                         task.file.name: {
@@ -281,7 +336,7 @@ def _remember(path: str, tasks: list[_Task], contents: dict[str, _Content], at: 
                             "at": at,
                         }
                         for task in tasks
-                        if task.file.name in here and not contents[task.file.name].problems
+                        if task.file.name in here and not contents[task.file.name].problems and not _evidence(state, task)
                     }
                 )
                 if verified != before:
@@ -300,6 +355,12 @@ def _remember(path: str, tasks: list[_Task], contents: dict[str, _Content], at: 
             report.warnings.append(f"What was verified is not remembered. {reason}")
             return
         time.sleep(0.05)
+
+
+def _evidence(state: dict[str, Any], task: _Task) -> dict[str, Any] | None:
+    """Return what is remembered of a file with another md5 than its line says, None when there is no such memory."""
+    known = _repository.section(state, "verified").get(task.file.name)
+    return known if known and known.get("md5") != task.entry.md5 else None
 
 
 def _md5(data: bytes) -> str:

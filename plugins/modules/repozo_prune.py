@@ -25,8 +25,9 @@ options:
   window_days:
     description:
       - Every moment of so many days must stay restorable. The chain that the first of these moments is restored from stays too.
-      - The days are counted back from the newest sound backup, or from the clock when that is earlier. So nothing is deleted because backups stopped or the
+      - The days are counted back from the newest sound backup that is not of the future. So nothing is deleted because backups stopped or the
         clock is wrong, and RV(warnings) says when that is so.
+      - Chains named after a future moment stay, and no other chain goes because of them.
     type: int
   keep_daily:
     description: Of so many of the newest days with a full backup, keep the newest chain.

@@ -96,13 +96,17 @@ def test_everything_that_there_is(repository: Path) -> None:
     assert (found["problems"], found["leftovers"], found["gaps"]) == ([], [], [])
 
 
-@pytest.mark.parametrize(
-    ("max_gap", "seconds"), [(-1, []), (0, []), (3598, [3600, 43201, 3599]), (3599, [3600, 43201]), (3600, [43201]), (43200, [43201]), (43201, [])]
-)
+@pytest.mark.parametrize(("max_gap", "seconds"), [(0, []), (3598, [3600, 43201, 3599]), (3599, [3600, 43201]), (3600, [43201]), (43200, [43201]), (43201, [])])
 def test_gaps_longer_than_allowed(repository: Path, max_gap: int, seconds: list[int]) -> None:
     gaps = catalogue(repository, max_gap=max_gap)["gaps"]
     assert [gap["seconds"] for gap in gaps] == seconds
     assert {"after": "2026-03-01T13:00:00Z", "before": "2026-03-02T01:00:01Z", "seconds": 43201} in gaps or 43201 not in seconds
+
+
+def test_a_gap_has_no_negative_length(repository: Path) -> None:
+    """B17"""
+    with pytest.raises(RepositoryError, match=r"^max_gap is -1; it is a number of seconds, 0 or more\.$"):
+        catalogue(repository, max_gap=-1)
 
 
 def test_what_was_verified_and_has_not_changed_since(repository: Path) -> None:
@@ -161,16 +165,16 @@ def test_leftovers_and_strays_are_told(repository: Path) -> None:
 
 def test_no_data_is_read_and_nothing_written(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    really_open = open
+    really_open = _repository.open_regular
 
-    def note(path: str, mode: str = "r", **options: Any) -> Any:
-        opened.append(f"{Path(path).name} {mode}")
-        return really_open(path, mode, **options)
+    def note(path: str, **options: Any) -> Any:
+        opened.append(Path(path).name)
+        return really_open(path, **options)
 
     before = sorted((path.name, path.stat().st_mtime_ns) for path in repository.iterdir())
-    monkeypatch.setattr(_repository, "open", note, raising=False)
+    monkeypatch.setattr(_repository, "open_regular", note)
     catalogue(repository)
-    assert sorted(set(opened)) == [f"{A}.dat r", f"{C}.dat r", "confops.json r"]
+    assert sorted(set(opened)) == [f"{A}.dat", f"{C}.dat", "confops.json"]
     assert sorted((path.name, path.stat().st_mtime_ns) for path in repository.iterdir()) == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -222,10 +223,10 @@ def test_a_clock_set_back_deletes_nothing_that_either_clock_would_keep(made: Mad
         made.chain(f"2026-{month:02}-01")
     set_clock(monkeypatch, "2026-03-20 12:00")
     result = made.prune(window_days=30)
-    assert made.stamps()[0] == stamp("2026-02-01")
+    assert made.stamps()[0] == stamp("2026-01-01")  # the window is measured from 2026-03-01, the newest that is not of the future
     assert result.warnings == [
         "2026-12-01-02-00-00.fs is of the future: it is 2026-03-20-12-00-00 by this host's clock. The clock was set back, or it was wrong before."
-        " The recovery window is measured from the clock, the earlier of the two."
+        " It stays, and no other chain goes because of it."
     ]
     assert len(made.prune(keep_monthly=11).warnings) == 1
 
@@ -235,7 +236,25 @@ def test_one_backup_from_the_far_future_does_not_make_all_others_old(made: Made)
         made.chain(f"2026-03-{day:02}")
     made.chain("2099-01-01")
     made.prune(window_days=7)
-    assert [one[:10] for one in made.stamps()] == [f"2026-03-{day:02}" for day in range(13, 20)] + ["2099-01-01"]
+    assert [one[:10] for one in made.stamps()] == [f"2026-03-{day:02}" for day in range(12, 20)] + ["2099-01-01"]
+
+
+def test_backups_of_the_future_never_replace_the_last_good_ones(made: Made) -> None:
+    """B9: they fill no generation and count for no floor, whatever the policy."""
+    for day in ("2026-03-01", "2026-03-10", "2026-03-19", "2099-01-01", "2099-01-02"):
+        made.chain(day)
+    result = made.prune(keep_daily=1, keep_chains_min=1)
+    assert made.stamps() == [stamp("2026-03-19"), stamp("2099-01-01"), stamp("2099-01-02")]
+    assert reasons(result)[stamp("2099-01-01")] == ["its name is of the future", "fewer than 1 verified chains are newer"]
+
+
+def test_a_chain_that_goes_on_into_the_future_counts_up_to_now(made: Made) -> None:
+    """B9: the clock went wrong between two incremental backups."""
+    made.chain("2026-03-01")
+    made.chain("2026-03-10")
+    made.chain("2026-03-19", "2099-01-01")
+    made.prune(window_days=7, keep_chains_min=1)
+    assert [one[:10] for one in made.stamps()] == ["2026-03-10", "2026-03-19"]
 
 
 def test_a_clock_that_jumped_or_backups_that_stopped_delete_nothing(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -594,12 +613,27 @@ def test_other_memories_may_be_damaged(made: Made) -> None:
         ({"window_days": -3, "keep_daily": 3}, "window_days is -3; a window has 1 to 36500 days. Leave it out to have none."),
         ({"window_days": 36501}, "window_days is 36501; a window has 1 to 36500 days. Leave it out to have none."),
         ({"keep_monthly": -1, "keep_daily": 3}, "keep_monthly is -1; it is a number of generations, 0 or more."),
+        ({"keep_daily": 10**20}, "keep_daily is 100000000000000000000; more than 36500 make no sense."),
+        ({"keep_daily": 1, "keep_chains_min": 10**20}, "keep_chains_min is 100000000000000000000; more than 36500 make no sense."),
+        ({"keep_daily": float("nan")}, "keep_daily is nan; a whole number is needed."),
+        ({"window_days": float("inf")}, "window_days is inf; a whole number is needed."),
+        ({"window_days": 1e99}, "window_days is 1e+99; a whole number is needed."),
+        ({"window_days": True}, "window_days is True; a whole number is needed."),
+        ({"keep_yearly": "3"}, "keep_yearly is 3; a whole number is needed."),
         ({"keep_daily": 1, "keep_chains_min": 0}, "keep_chains_min is 0; at least 1 chain must remain."),
     ],
 )
 def test_policies_that_make_no_sense_are_refused(made: Made, options: dict[str, Any], sentence: str) -> None:
     made.chain("2026-03-19")
     assert refusal(made, **options) == sentence
+
+
+def test_numbers_are_judged_without_a_repository() -> None:
+    """O18: preflight asks the same function, with the names of its variables."""
+    assert _prune.refusal({"keep_daily": -1}, "backup_") == "backup_keep_daily is -1; it is a number of generations, 0 or more."
+    assert (_prune.refusal({}, "backup_") or "").startswith("Neither backup_window_days nor any of backup_keep_daily, backup_keep_weekly, ")
+    assert _prune.refusal({"window_days": 3}) is None
+    assert _prune.refusal({"window_days": None, "keep_yearly": 3, "keep_chains_min": 1, "other": "x"}) is None
 
 
 def test_a_repository_that_is_in_use_is_left_alone(made: Made) -> None:
@@ -758,7 +792,7 @@ def test_what_the_window_held_is_restored_from_the_same_files(case: Drawn) -> No
 
 @given(drawn())
 def test_generations_are_what_they_are_defined_to_be(case: Drawn) -> None:
-    kept, sound = case.kept(), case.sound()
+    kept, sound = case.kept(), [chain for chain in case.sound() if _repository.time_of(chain.stamp) <= case.now]
     periods: list[tuple[int, Callable[[datetime], Any]]] = [
         (case.policy.keep_daily, lambda when: when.date()),
         (case.policy.keep_weekly, lambda when: tuple(when.isocalendar())[:2]),
@@ -973,7 +1007,7 @@ def test_what_a_killed_run_left_is_no_damage(tmp_path: Path, monkeypatch: pytest
         assert found["unfinished"] == [
             f"The chain {one} counts as gone: its deletion has begun. The next backup or prune removes what is left of it." for one in left
         ]
-        unfinished = [f"{one} is unfinished: the run that wrote it was interrupted." for one in found["leftovers"]]
+        unfinished = [f"{one} is unfinished: the run that wrote it was interrupted. The next backup removes it." for one in found["leftovers"]]
         assert report.warnings == found["unfinished"] + unfinished
         if marked or f"{going[0]}.deltafs" not in before:
             assert report.problems == found["problems"] == []
@@ -1112,6 +1146,111 @@ def test_when_the_intention_cannot_be_written_nothing_is_deleted(made: Made, mon
         _prune.prune(str(made.path), Policy(keep_daily=1))
     assert str(caught.value) == f"confops.json in {made.path} cannot be written: No space left on device. Nothing was deleted."
     assert made.seen() == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
+def test_an_error_at_any_step_says_what_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """B20: each fsync, rename and unlink fails once. What the sentence says is true, and the next run ends as one without errors."""
+    set_clock(monkeypatch, NOW)
+    reference, options = populate(tmp_path / "reference")
+    pin = options.pop("pin")
+    reference.prune(**options, pin=pin)
+    after, step = reference.seen(), 0
+    calls = {name: getattr(os, name) for name in ("fsync", "replace", "unlink")}
+    while True:
+        made, _options = populate(tmp_path / f"step{step}")
+        before, left, sentence = made.seen(), step, ""
+
+        def failing(original: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left == -1:
+                    raise OSError(number, os.strerror(number))
+                return original(*arguments, **options)
+
+            return call
+
+        with monkeypatch.context() as context:
+            for name, original in calls.items():
+                context.setattr(os, name, failing(original))
+            try:
+                _prune.prune(str(made.path), Policy(**options), pin=pin)
+            except RepositoryError as error:
+                sentence = str(error)
+        if not sentence:
+            break
+        seen, reason = made.seen(), os.strerror(number)
+        gone = before.keys() - seen.keys()
+        assert reason in sentence
+        if "Nothing was deleted." in sentence:
+            assert not gone
+            assert ("The next run goes on with it." in sentence) == ("pruning" in made.state)
+        elif " cannot be removed: " in sentence:
+            assert sentence.split()[0] in seen
+        elif " was removed, but " in sentence:
+            assert sentence.split()[0] in gone
+        else:
+            assert sentence == f"2 chains were deleted from {made.path}, but confops.json there cannot be written: {reason}. The next run does that."
+            assert after.keys() == seen.keys()
+        _prune.prune(str(made.path), Policy(**options), pin=pin)
+        assert made.seen() == after
+        step += 1
+    assert step == 16 + 9 + 2 * 3  # as many as a killed run has
+
+
+# What is no file
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "directory", "dangling link"])
+def test_what_is_no_file_stops_no_prune(made: Made, kind: str) -> None:
+    """B4: it is damage, and kept. When it may go, it goes; a directory stays where it is."""
+    for day in range(1, 7):
+        made.chain(f"2026-03-{day:02}", f"2026-03-{day:02} 03:00")
+    path = made.path / f"{stamp('2026-03-01 03:00:00')}.deltafs"
+    path.unlink()
+    {"FIFO": os.mkfifo, "directory": os.mkdir, "dangling link": lambda path: Path(path).symlink_to("nowhere")}[kind](path)
+    policy = {"keep_daily": 1}
+    kept = _prune.prune(str(made.path), Policy(**policy), check=True)
+    assert kept.chains[0]["reasons"][0].startswith(f"damaged, and such chains are kept: {path.name} is a ")
+    for _each in range(2):
+        result = _prune.prune(str(made.path), Policy(**policy, damaged="delete"))
+    assert os.path.lexists(path) is (kind == "directory")
+    assert not (made.path / f"{stamp('2026-03-01')}.fs").exists()
+    assert result.deleted == []
+    assert _prune.finish(str(made.path)) == []
+
+
+def test_a_link_goes_and_what_it_leads_to_stays(made: Made, tmp_path: Path) -> None:
+    """B16: and it says so, since the room is not freed."""
+    for day in range(1, 4):
+        made.chain(f"2026-03-{day:02}")
+    path = made.path / f"{stamp('2026-03-01')}.fs"
+    path.rename(tmp_path / path.name)
+    path.symlink_to(tmp_path / path.name)
+    dat = (made.path / f"{stamp('2026-03-01')}.dat").stat().st_size
+    for check in (True, False):
+        result = _prune.prune(str(made.path), Policy(keep_daily=1), check=check)
+        assert (result.deleted, result.freed_bytes) == ([stamp("2026-03-01")], dat)
+        assert result.warnings == [f"{path.name} was a symbolic link: the link goes, the file that it leads to stays."]
+    assert (tmp_path / path.name).exists()
+    assert not path.is_symlink()
+
+
+def test_many_chains_take_a_moment(made: Made) -> None:
+    """B14: each chain's files are found without going through all others' again."""
+    known = {}
+    for number in range(3000):
+        name = f"{_repository.stamp_of(moment('2010-01-01') + timedelta(hours=number))}"
+        (made.path / f"{name}.fs").write_bytes(b"x")
+        md5 = hashlib.md5(b"x", usedforsecurity=False).hexdigest()
+        (made.path / f"{name}.dat").write_text(f"/r/{name}.fs 0 1 {md5}\n")
+        known[f"{name}.fs"] = {"bytes": 1, "md5": md5}
+    made.remember("verified", known)
+    began = time.process_time()
+    result = _prune.prune(str(made.path), Policy(keep_daily=1), check=True, pin=sorted(name[:19] for name in known)[::2])
+    assert time.process_time() - began < 2
+    assert len(result.deleted) == 1500 - 1
 
 
 # The module

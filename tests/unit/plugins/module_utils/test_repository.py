@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import errno
+import fcntl
 import gzip
 import hashlib
 import itertools
+import json
 import os
 import random
 import re
@@ -13,13 +18,16 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
-from ansible_collections.confops.indico.plugins.module_utils import _repository
+from ansible_collections.confops.indico.plugins.module_utils import _catalogue, _prune, _repository, _repozo, _verify
 from ansible_collections.confops.indico.plugins.module_utils._repository import CHUNK, DataFile, Entry, RepositoryError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 A, B, C, D = (f"2026-03-01-12-00-0{number}" for number in range(4))
 MD5 = hashlib.md5(b"", usedforsecurity=False).hexdigest()
@@ -75,7 +83,6 @@ def test_lines_are_read_and_written_back() -> None:
     "line",
     [
         f"{A}.fs 0 10 {MD5}",
-        f"{A}.fs 0 10 {MD5}\r\n",
         f"{A}.fs 0 10 {MD5[1:]}\n",
         f"{A}.fs 0 10 {MD5}0\n",
         f"{A}.fs 0 10 {MD5.upper()}\n",
@@ -216,9 +223,19 @@ def test_a_moment_that_no_calendar_has(tmp_path: Path) -> None:
     assert problems(make(tmp_path, "2026-02-30-12-00-00.fs")) == ["2026-02-30-12-00-00.fs is named after a moment that no calendar has."]
 
 
+def test_lines_as_windows_writes_them() -> None:
+    """B16: stock repozo asks the directory alone, so a .dat file that was edited there lists the same."""
+    assert _repository.parse_dat(f"C:\\b\\{A}.fs 0 10 {MD5}\r\n{B}.deltafs 10 20 {MD5}\r\n") == (
+        [Entry(f"{A}.fs", 0, 10, MD5), Entry(f"{B}.deltafs", 10, 20, MD5)],
+        [],
+    )
+    assert _repository.parse_dat(f"{A}.fs 0 10 {MD5}\r") == ([], ["line 1 is not whole"])
+    assert _repository.parse_dat(f"{A}.fs 0 10 {MD5}\r\r\n") == ([], ["line 1 is not whole"])
+
+
 def test_bytes_that_are_no_text_make_a_line_that_is_not_whole(tmp_path: Path) -> None:
     make(tmp_path, f"{A}.fs")
-    (tmp_path / f"{A}.dat").write_bytes(b"\xff\xfe" + line(f"{A}.fs", 0, 10).encode().replace(b"\n", b"\r\n"))
+    (tmp_path / f"{A}.dat").write_bytes(b"\xff\xfe" + line(f"{A}.fs", 0, 10).encode()[:-5] + b"\n")
     assert problems(tmp_path) == [f"{A}.dat: line 1 is not whole.", f"{A}.fs is here, but {A}.dat does not list it."]
 
 
@@ -351,6 +368,66 @@ def test_a_memory_that_is_damaged_is_empty_and_never_lost(tmp_path: Path, conten
     assert problems(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"tail": ' + b"9" * 5000 + b"}",
+        b'{"tail": -' + b"9" * 10_000_000 + b"}",
+        b'{"tail": NaN}',
+        b'{"tail": [Infinity, -Infinity]}',
+        b'{"tail": 1e999}',
+        b'{"pins": ["\\ud800"]}',
+        b'{"pins": ["\xed\xa0\x80"]}',
+        b'{"pins": [1]}',
+        b'{"pins": [["x"]]}',
+        b'{"pins": [null]}',
+        b'{"pins": {"x": 1}}',
+        b'{"a": "\xff"}',
+        '{"a": 1}'.encode("utf-16")[:-1],
+        b"\0" * 100,
+    ],
+    ids=lambda content: content[:20].decode("latin-1"),
+)
+def test_a_memory_that_is_no_memory_is_damaged(tmp_path: Path, content: bytes) -> None:
+    """B18: whatever it holds, it is set aside and never a traceback."""
+    (tmp_path / "confops.json").write_bytes(content)
+    assert (_repository.read_state(str(tmp_path)), _repository.damaged(str(tmp_path))) == ({}, True)
+    assert _repository.set_aside(str(tmp_path)) == "confops.json.damaged-1"
+
+
+KEYS = ["bytes", "md5", "start", "end", "first", "at", "chain", f"{A}.fs"]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["bytes", "md5", "start", "end", "first", "at", "chain", f"{A}.fs"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ANYTHING | st.dictionaries(st.sampled_from(["pins", "pruning", "stored", "tail", "verified", "writing"]), ANYTHING))
+def test_any_memory_is_borne(tmp_path: Path, state: Any) -> None:
+    """B18: verify, catalogue and prune go on, or refuse with a sentence, whatever confops.json says."""
+    for path in tmp_path.iterdir():
+        path.unlink()
+    make(tmp_path, f"{A}.fs", f"{B}.deltafs")
+    make(tmp_path, f"{C}.fs")
+    (tmp_path / "confops.json").write_text(json.dumps(state))
+    path = str(tmp_path)
+    json.dumps([_catalogue.catalogue(path), dataclasses.asdict(_verify.verify(path, jobs=1))]).encode()
+    with contextlib.suppress(RepositoryError):
+        json.dumps(dataclasses.asdict(_prune.prune(path, _prune.Policy(keep_daily=1))))
+    _prune.finish(path)
+    database = tmp_path / "Data.fs"
+    database.write_bytes(b"FS21" + bytes(30))
+    chain = _repository.read(path).chains[-1]
+    with database.open("rb", buffering=0) as stream:
+        assert _repozo.same(stream, chain, _repository.read_state(path)) in (True, False)
+
+
 def test_a_memory_is_written_and_read_back(tmp_path: Path) -> None:
     state = {"pins": [A], "stored": {f"{A}.fs": {"bytes": 1}}}
     _repository.write_state(str(tmp_path), state)
@@ -421,6 +498,145 @@ def test_who_is_not_root_gives_nothing_away(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "fchown", refuse)
     _repository.replace(str(path), b"new")
     assert (path.read_bytes(), len(asked)) == (b"new", there)
+
+
+# What is no file
+
+
+@pytest.mark.parametrize(
+    ("make_it", "kind"),
+    [
+        (os.mkfifo, "a FIFO"),
+        (os.mkdir, "a directory"),
+        (lambda path: Path(path).symlink_to("/dev/zero"), "a symbolic link"),
+        (lambda path: Path(path).symlink_to("/etc/hostname"), "a symbolic link"),
+    ],
+)
+def test_only_files_are_opened(tmp_path: Path, make_it: Callable[[str], object], kind: str) -> None:
+    """B4: a FIFO blocks for ever, a device has no end."""
+    path = str(tmp_path / "x.dat")
+    make_it(path)
+    with pytest.raises(RepositoryError, match=rf"^x\.dat is {kind}, not a file\.$"):
+        _repository.open_regular(path)
+    if "link" not in kind:
+        with pytest.raises(RepositoryError, match=rf"^x\.dat is {kind}, not a file\.$"):
+            next(_repository.blocks(path, False))
+
+
+def test_devices_are_not_opened(tmp_path: Path) -> None:
+    """B4"""
+    with pytest.raises(RepositoryError, match=r"^zero is a device, not a file\.$"):
+        _repository.open_regular("/dev/zero")
+    (tmp_path / "x.fs").symlink_to("/dev/zero")
+    with pytest.raises(RepositoryError, match=r"^x\.fs is a device, not a file\.$"):
+        next(_repository.blocks(str(tmp_path / "x.fs"), False))
+
+
+def test_what_takes_the_place_of_a_file_meanwhile_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B4: it is asked again once it is open."""
+    (tmp_path / "x.fs").write_bytes(b"x")
+    really = (tmp_path / "x.fs").stat()
+    (tmp_path / "x.fs").unlink()
+    os.mkfifo(tmp_path / "x.fs")
+    monkeypatch.setattr(os, "stat", lambda *_arguments, **_options: really)
+    with pytest.raises(RepositoryError, match=r"^x\.fs is a FIFO, not a file\.$"):
+        _repository.open_regular(str(tmp_path / "x.fs"))
+
+
+def test_a_small_file_may_not_be_large(tmp_path: Path) -> None:
+    """B4, B18: a file of a GB is not taken into memory."""
+    make(tmp_path, f"{A}.fs")
+    for name in (f"{A}.dat", "confops.json"):
+        with (tmp_path / name).open("wb") as stream:
+            stream.truncate(2**30)
+    assert problems(tmp_path) == [f"{A}.dat has more than {_repository.SMALL} bytes."]
+    assert _repository.damaged(str(tmp_path))
+
+
+# Speed
+
+
+def test_many_disagreements_take_a_moment(tmp_path: Path) -> None:
+    """B14: two lines of 20,000 were 124 s. Here the same goes for the rest of what may be many."""
+    names = [f"{datetime(2026, 1, 1) + timedelta(seconds=3 * number):{_repository.STAMP}}.{'deltafs' if number else 'fs'}" for number in range(20_000)]
+    lines = [line(name, 10 * number, 10 * number + 10) for number, name in enumerate(names)]
+    for name in names[:10_000]:
+        (tmp_path / name).touch()
+    for number in range(4000):
+        stamp = f"{datetime(2025, 1, 1) + timedelta(seconds=9 * number):{_repository.STAMP}}"
+        (tmp_path / f"{stamp}.index").touch()
+        (tmp_path / f"{stamp}.deltafs").touch()
+        (tmp_path / f"{stamp}.deltafsz").touch()
+    del lines[7], lines[9]
+    (tmp_path / f"{names[0][:19]}.dat").write_text("".join(lines))
+    began = time.process_time()
+    found = _repository.read(str(tmp_path))
+    assert time.process_time() - began < 2
+    assert (len(found.chains[0].files), len(found.strays)) == (10_000, 8000)
+
+
+# File systems that lack something
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """B15"""
+
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(RepositoryError) as caught, _repository.lock(str(tmp_path)):
+        pytest.fail("There is no lock.")
+    assert str(caught.value) == f"{tmp_path} lies on a file system without locks (flock: {os.strerror(number)}); nothing was done."
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "lacks"),
+    [
+        ("link", errno.EPERM, "hard links"),
+        ("link", errno.EOPNOTSUPP, "hard links"),
+        ("fsync", errno.EINVAL, "fsync of directories"),
+        ("fsync", errno.ENOTSUP, "fsync of directories"),
+    ],
+)
+def test_a_file_system_without_what_a_backup_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, lacks: str) -> None:
+    """B15: it is told before the first byte, and nothing stays behind."""
+    _repository.need_features(str(tmp_path))
+
+    def refuse(*names: object) -> None:
+        raise OSError(number, os.strerror(number), *([names[0], None, names[1]] if call == "link" else []))
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(RepositoryError) as caught:
+        _repository.need_features(str(tmp_path))
+    assert str(caught.value) == f"{tmp_path} lies on a file system without {lacks} ({os.strerror(number)}); nothing was written."
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("call", "number"), [("link", errno.ENOSPC), ("fsync", errno.EIO), ("open", errno.EROFS)])
+def test_other_errors_are_no_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
+    """B15"""
+
+    def refuse(*_names: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as context:
+        context.setattr(os, call, refuse)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            _repository.need_features(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_put_on_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B15: wherever it happens."""
+
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="its file system cannot put a directory on disk"):
+        _repository.sync(str(tmp_path))
 
 
 # Reading data

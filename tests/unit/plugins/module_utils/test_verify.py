@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -86,6 +88,9 @@ def rewrite(repository: Path, file: str, content: bytes) -> None:
     lines[number] = f"{path} {start} {int(start) + len(content)} {hashlib.md5(content, usedforsecurity=False).hexdigest()}"
     dat.write_text("\n".join(lines[: number + 1]) + "\n")
     forget(repository, "stored")
+    state = state_of(repository)
+    state.get("verified", {}).pop(file, None)
+    _repository.write_state(str(repository), state)
 
 
 # What is sound
@@ -238,17 +243,182 @@ def test_an_index_must_hold_something(repository: Path) -> None:
     assert [chain["ok"] for chain in report.chains] == [False, True, True]
 
 
-def test_an_unfinished_file_is_a_problem(repository: Path) -> None:
+UNFINISHED = "is unfinished: the run that wrote it was interrupted. The next backup removes it."
+
+
+def test_an_unfinished_file_is_a_warning(repository: Path) -> None:
+    """B19: nothing that was acknowledged is lost with it."""
     (repository / ".confops-1.fsz").touch()
     (repository / "tmp.tmp").touch()
-    assert problems(repository) == [f"{file} is unfinished: the run that wrote it was interrupted." for file in (".confops-1.fsz", "tmp.tmp")]
+    report = _verify.verify(str(repository))
+    assert (report.problems, report.warnings) == ([], [f"{file} {UNFINISHED}" for file in (".confops-1.fsz", "tmp.tmp")])
+
+
+def killed(repository: Path, suffix: str = "deltafs") -> str:
+    """Leave what a backup leaves that is killed between the name of its file and its line."""
+    left = name(9, suffix)
+    (repository / left).write_bytes(b"x")
+    _repository.write_state(str(repository), {**state_of(repository), "writing": left})
+    return left
+
+
+@pytest.mark.parametrize("suffix", ["deltafs", "deltafsz", "fs", "fsz"])
+def test_a_file_that_was_not_acknowledged_is_a_warning(repository: Path, suffix: str) -> None:
+    """B19: the run said that it was about to name the file, and did not come to its line."""
+    left = killed(repository, suffix)
+    report = _verify.verify(str(repository))
+    assert (report.problems, len(report.chains), report.verified_files) == ([], 3, 8)
+    assert report.warnings == [f"{left} does not count: the run that wrote it was interrupted. The next backup completes it, or stores the same again."]
+
+
+def test_a_file_without_a_line_is_damage_unless_a_run_said_so(repository: Path) -> None:
+    """B19, the other side: nobody said that it would come, it was acknowledged already, it is not the newest, or others lack their line too."""
+    left = killed(repository)
+    told, unlisted = state_of(repository), f"{left} is here, but {name(7, 'dat')} does not list it."
+    for state in (
+        {**told, "writing": name(8, "deltafs")},
+        {**told, "stored": {**told["stored"], left: {"bytes": 1, "md5": "0" * 32}}},
+        {key: value for key, value in told.items() if key != "writing"},
+    ):
+        _repository.write_state(str(repository), state)
+        assert problems(repository, check=True) == [unlisted]
+    _repository.write_state(str(repository), told)
+    (repository / name(8, "deltafs")).write_bytes(b"x")
+    assert unlisted in problems(repository, check=True)
+
+
+def test_a_backup_that_is_at_work_is_no_interrupted_one(repository: Path, at_work: subprocess.Popen[str]) -> None:
+    """B19: it is about to write the line."""
+    killed(repository)
+    report = _verify.verify(str(repository))
+    assert report.problems == []
+    assert report.warnings == [f"What was verified is not remembered. The repository {repository} is in use by process {at_work.pid}; nothing was done."]
 
 
 def test_a_file_that_cannot_be_read_is_named(repository: Path) -> None:
     path = repository / name(1, "deltafsz")
     path.unlink()
     path.mkdir()
-    assert f"{path.name} cannot be read: Is a directory." in problems(repository)
+    assert problems(repository) == [f"{path.name} is a directory, not a file."]
+
+
+def replace_by(path: Path, kind: str) -> str:
+    """Put something else in the place of a file, and return what it is. A device is one only for root."""
+    path.unlink(missing_ok=True)
+    if kind == "link to a device":
+        path.symlink_to("/dev/zero")
+        return "is a symbolic link to a device, not a file."
+    if kind == "dangling link":
+        path.symlink_to("nowhere")
+        return "is a symbolic link that leads nowhere."
+    if kind == "loop":
+        path.symlink_to(path.name)
+        return "is a symbolic link that leads nowhere."
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            here = os.open(path.parent, os.O_PATH)
+            one.bind(f"/proc/self/fd/{here}/{path.name}")  # a socket's path may have 107 bytes only
+            os.close(here)
+        return "is a socket, not a file."
+    if kind == "directory":
+        path.mkdir()
+        return "is a directory, not a file."
+    os.mkfifo(path)
+    return "is a FIFO, not a file."
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "directory", "link to a device", "dangling link", "loop"])
+@pytest.mark.parametrize("file", [name(1, "deltafsz"), name(2, "deltafs"), name(4, "fsz"), name(7, "fs"), name(2, "index")])
+def test_what_is_no_file_is_named_in_one_sentence(repository: Path, file: str, kind: str) -> None:
+    """B4: it is neither waited for nor read without end."""
+    sentence = replace_by(repository / file, kind)
+    assert problems(repository) == [f"{file} {sentence}"]
+    assert _repository.read(str(repository)).all_problems() == ([] if file.endswith("index") else [f"{file} {sentence}"])
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "directory", "link to a device"])
+def test_a_dat_file_or_a_memory_that_is_no_file(repository: Path, kind: str) -> None:
+    """B4: the chain is damaged, or the memory is."""
+    sentence = replace_by(repository / name(4, "dat"), kind).replace("a symbolic link to ", "")
+    found = problems(repository, check=True)
+    assert found == [f"{name(4, 'dat')} {sentence}"]
+    replace_by(repository / "confops.json", kind)
+    report = _verify.verify(str(repository), check=True)
+    assert (report.problems, report.warnings) == (found, ["confops.json is damaged: what it remembered is lost."])
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "directory"])
+def test_a_leftover_that_is_no_file(repository: Path, kind: str) -> None:
+    """B4: what a backup can remove is a leftover, a directory is not."""
+    sentence = replace_by(repository / ".confops-1.fsz", kind)
+    report = _verify.verify(str(repository), check=True)
+    assert (report.problems, report.warnings) == (([f".confops-1.fsz {sentence}"], []) if kind == "directory" else ([], [f".confops-1.fsz {UNFINISHED}"]))
+
+
+def test_links_to_files_are_followed_and_told(repository: Path, tmp_path: Path) -> None:
+    """B16: stock repozo restores from them, and so does this."""
+    for file in (name(1, "deltafsz"), name(2, "deltafs"), name(0, "dat")):
+        (repository / file).rename(tmp_path / file)
+        (repository / file).symlink_to(tmp_path / file)
+    report = _verify.verify(str(repository), check=True)
+    assert report.problems == []
+    assert report.warnings == [
+        f"{file} is a symbolic link: what it leads to lies outside of the repository." for file in (name(1, "deltafsz"), name(2, "deltafs"))
+    ]
+
+
+def test_a_dat_file_as_windows_writes_it(repository: Path) -> None:
+    """B16: CRLF, and backslashes in the paths. The bytes are the same ones."""
+    for dat in repository.glob("*.dat"):
+        dat.write_bytes(dat.read_bytes().replace(b"\n", b"\r\n"))
+    assert problems(repository) == []
+    forget(repository, "stored")
+    dat = repository / name(4, "dat")
+    dat.write_bytes(re.sub(rb"(?m)^.*/", rb"C:\\backup\\main\\", dat.read_bytes()))
+    assert b"C:\\backup\\main\\2026" in dat.read_bytes()
+    assert problems(repository) == []
+
+
+def test_an_empty_member_before_the_data(repository: Path) -> None:
+    """B16: gzip reads over it, and so does stock repozo."""
+    forget(repository, "stored")
+    for path in repository.glob("*z"):
+        path.write_bytes(gzip.compress(b"") + path.read_bytes())
+    assert problems(repository) == []
+
+
+@pytest.mark.parametrize("file", [name(2, "deltafs"), name(3, "deltafsz")])
+@pytest.mark.parametrize("scope", ["all", "new"])
+@pytest.mark.parametrize("memory", ["stored", "verified"])
+def test_a_file_that_was_changed_together_with_its_line(repository: Path, file: str, scope: str, memory: str) -> None:
+    """B22: what confops.json remembers counts, time and again."""
+    _verify.verify(str(repository))
+    forget(repository, "stored" if memory == "verified" else "verified")
+    state = state_of(repository)
+    before = b"".join(_repository.blocks(str(repository / file), file.endswith("z")))
+    after = before[:100] + bytes([before[100] ^ 1]) + before[101:]
+    rewrite(repository, file, after)
+    state.get("stored", {}).pop(name(0, "dat"), None)
+    _repository.write_state(str(repository), state)
+    old, new = (hashlib.md5(content, usedforsecurity=False).hexdigest() for content in (before, after))
+    sentence = f"{name(0, 'dat')} says that {file} has the md5 {new}; confops.json remembers {old}."
+    if memory == "stored" and file.endswith("z"):
+        sentence = f"{file} holds what it should, but is not as it was written, or confops.json is not, which remembers its md5."
+    for _each in range(2):
+        assert sentence in problems(repository, scope=scope)
+
+
+def test_every_file_from_one_to_the_end_is_read(repository: Path) -> None:
+    """B2: what chooses where to stop must not believe bytes that nobody compared."""
+    chain = _repository.read(str(repository)).chains[0]
+    assert [_verify.damage(str(repository), chain, first) for first in range(5)] == [[]] * 5
+    path = repository / name(1, "deltafsz")
+    content = b"".join(_repository.blocks(str(path), True))
+    path.write_bytes(gzip.compress(bytes([content[0] ^ 64]) + content[1:]))
+    assert [len(_verify.damage(str(repository), chain, first)) for first in range(4)] == [1, 1, 0, 0]
+    assert _verify.damage(str(repository), chain)[0].startswith(f"{path.name} has the md5 ")
+    (repository / name(0, "dat")).unlink()
+    assert _verify.damage(str(repository), _repository.read(str(repository)).chains[0], 3) == [f"{name(0, 'dat')} is missing."]
 
 
 def test_everything_is_checked_before_it_fails(repository: Path) -> None:
@@ -481,7 +651,7 @@ def test_only_what_is_new_is_read_again(repository: Path) -> None:
     assert [sentence.split(" has ")[0] for sentence in problems(repository, scope="new")] == [path.name]
 
 
-@pytest.mark.parametrize("change", [("bytes", 1), ("md5", "0" * 32), ("start", 1), ("end", 1)])
+@pytest.mark.parametrize("change", [("bytes", 1), ("start", 1), ("end", 1)])
 def test_a_file_that_differs_from_what_is_remembered_is_read_again(repository: Path, change: tuple[str, Any]) -> None:
     _verify.verify(str(repository))
     state = state_of(repository)
@@ -556,7 +726,7 @@ def test_a_memory_that_is_damaged_is_a_warning_and_kept(repository: Path, conten
 def test_a_memory_that_a_killed_run_did_not_finish_is_a_warning(repository: Path) -> None:
     (repository / ".confops-1-2-confops.json").write_bytes(b"{")
     report = _verify.verify(str(repository))
-    assert (report.problems, report.warnings) == ([], [".confops-1-2-confops.json is unfinished: the run that wrote it was interrupted."])
+    assert (report.problems, report.warnings) == ([], [f".confops-1-2-confops.json {UNFINISHED}"])
 
 
 def test_whoever_owns_the_repository_owns_what_is_remembered(repository: Path) -> None:
@@ -570,14 +740,16 @@ def test_whoever_owns_the_repository_owns_what_is_remembered(repository: Path) -
     assert (repository / "confops.json").stat().st_mode & 0o777 == 0o640
 
 
-def test_a_memory_that_cannot_be_read_is_a_warning(repository: Path) -> None:
-    (repository / "confops.json").unlink()
-    (repository / "confops.json").mkdir()
+def test_a_memory_that_cannot_be_read_is_a_warning(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(_repository, "_load", refuse)
     report = _verify.verify(str(repository))
     assert (report.problems, report.verified_files, report.remembered) == ([], 8, False)
     assert report.warnings == [
-        "confops.json cannot be read (Is a directory): what it remembers was not compared.",
-        f"What was verified is not remembered. {repository}/confops.json: Is a directory.",
+        "confops.json cannot be read (Permission denied): what it remembers was not compared.",
+        f"What was verified is not remembered. {repository}: Permission denied.",
     ]
 
 
@@ -718,6 +890,12 @@ def test_there_must_be_something_to_verify(tmp_path: Path, capsys: pytest.Captur
     ):
         failed = module(capsys, path)
         assert (failed["failed"], failed["msg"]) == (True, sentence)
+
+
+def test_there_are_only_so_many_cores(repository: Path) -> None:
+    """B17"""
+    with pytest.raises(RepositoryError, match=r"^jobs is 99999999999999999999; at most 1024 are possible\.$"):
+        _verify.verify(str(repository), jobs=99999999999999999999)
 
 
 @pytest.mark.parametrize("jobs", [0, -1])
