@@ -20,6 +20,7 @@ import errno
 import fcntl
 import itertools
 import json
+import math
 import os
 import queue
 import re
@@ -31,7 +32,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 STAMP = "%Y-%m-%d-%H-%M-%S"
 STATE = "confops.json"
@@ -43,6 +44,15 @@ _DATA = re.compile(r"(\d{4}(?:-\d\d){5})\.(delta)?fs(z)?")
 _BESIDE = re.compile(r"(\d{4}(?:-\d\d){5})\.(dat|index)")
 CHUNK = 4 * 2**20
 _PACKED = 2**20  # bytes of a compressed file that are read at once; they unpack to more
+SMALL = 32 * 2**20  # bytes that a .dat file or confops.json may have; a chain of 100,000 files needs less
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a symbolic link",
+}
 
 
 class RepositoryError(Exception):
@@ -171,6 +181,41 @@ def parse_dat(text: str) -> tuple[list[Entry], list[str]]:
     return entries, wrong
 
 
+def open_regular(path: str, *, follow: bool = False, buffering: int = -1) -> BinaryIO:
+    """Open a file for reading, and nothing but a file: a FIFO would block for ever, a device may have no end.
+
+    With follow, a symbolic link may lead to the file. Raises RepositoryError for anything that is no regular file, OSError otherwise.
+    """
+    refuse_irregular(path, os.stat(path, follow_symlinks=follow).st_mode)  # before it is opened: opening a device may already act on it
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    try:
+        refuse_irregular(path, os.fstat(descriptor).st_mode)  # another one may have been put there meanwhile
+        return cast("BinaryIO", os.fdopen(descriptor, "rb", buffering))
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def refuse_irregular(path: str, mode: int) -> None:
+    """Raise RepositoryError, which names the file, unless mode (st_mode) is that of a regular file."""
+    if not stat.S_ISREG(mode):
+        raise RepositoryError(f"{os.path.basename(path)} is {kind_of(mode)}, not a file.")
+
+
+def kind_of(mode: int) -> str:
+    """Return in words what an st_mode describes."""
+    return "a file" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something unknown")
+
+
+def read_small(path: str, *, follow: bool = False) -> bytes:
+    """Return all of a small file. Raises RepositoryError when it is no regular file or larger than SMALL, OSError otherwise."""
+    with open_regular(path, follow=follow) as stream:
+        content = stream.read(SMALL + 1)
+    if len(content) > SMALL:
+        raise RepositoryError(f"{os.path.basename(path)} has more than {SMALL} bytes.")
+    return content
+
+
 def read(path: str, without: Collection[str] = ()) -> Repository:
     """Read the directory and its .dat files, none of the data, as if the files named in without were not there.
 
@@ -224,10 +269,12 @@ def sizes(path: str) -> dict[str, int]:
 def _read_chain(chain: Chain, path: str) -> None:
     dat = f"{chain.stamp}.dat"
     try:
-        with open(os.path.join(path, dat), encoding="utf-8", errors="replace", newline="\n") as stream:
-            chain.entries, wrong = parse_dat(stream.read())
+        chain.entries, wrong = parse_dat(read_small(os.path.join(path, dat), follow=True).decode("utf-8", "replace"))
     except FileNotFoundError:
         chain.problems.append(f"{dat} is missing.")
+        return
+    except RepositoryError as error:
+        chain.problems.append(str(error))
         return
     except OSError as error:
         chain.problems.append(f"{dat} cannot be read: {error.strerror}.")
@@ -317,13 +364,43 @@ def damaged(path: str) -> bool:
 
 def _load(path: str) -> dict[str, Any] | None:
     try:
-        with open(os.path.join(path, STATE), encoding="utf-8") as stream:
-            state = json.load(stream)
+        state = load_json(os.path.join(path, STATE))
     except FileNotFoundError:
         return {}
-    except ValueError:
+    except (ValueError, RepositoryError):
         return None
     return cast("dict[str, Any]", state) if isinstance(state, dict) and isinstance(state.get("pins", []), list) else None
+
+
+def load_json(path: str) -> Any:
+    """Return what a small JSON file on this host says. It may be damaged in any way, or be no file at all.
+
+    Raises ValueError for what is no JSON or has numbers that are not finite or absurdly long, RepositoryError for no regular file
+    or a large one, OSError.
+    """
+    return parse_json(read_small(path))
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Return what a JSON text says. Raises ValueError for all that is none, whatever it is."""
+    try:
+        return json.loads(content, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _whole(digits: str) -> int:
+    """Return a whole number. No size or time needs 20 digits, and converting a million of them takes minutes."""
+    if len(digits) > 20:
+        raise ValueError("a number has more than 20 digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is not finite")
+    return number
 
 
 def set_aside(path: str, act: bool = True) -> str | None:
@@ -420,10 +497,11 @@ def sync(directory: str) -> None:
 def blocks(path: str, compressed: bool, stored: Callable[[bytes], object] = lambda piece: None) -> Iterator[bytes]:
     """Yield the uncompressed bytes of a data file in pieces of at most 4 MiB. stored is called with each piece as it lies on disk.
 
-    Raises RepositoryError when a compressed file is damaged, cut off or followed by something else.
+    A symbolic link is followed, as stock repozo does: md5 and size tell whether the right bytes lie there.
+    Raises RepositoryError when it is no regular file, or a compressed one is damaged, cut off or followed by something else; OSError.
     """
     name = os.path.basename(path)
-    with open(path, "rb", buffering=0) as stream:
+    with open_regular(path, follow=True, buffering=0) as stream:
 
         def more() -> bytes:
             piece = stream.read(_PACKED if compressed else CHUNK)

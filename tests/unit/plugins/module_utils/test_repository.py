@@ -177,7 +177,7 @@ def test_other_problems_have_their_sentences(tmp_path: Path) -> None:
     (tmp_path / f"{B}.dat").unlink()
     assert problems(tmp_path) == [f"{B}.dat is missing."]
     (tmp_path / f"{B}.dat").mkdir()
-    assert problems(tmp_path) == [f"{B}.dat cannot be read: Is a directory."]
+    assert problems(tmp_path) == [f"{B}.dat is a directory, not a file."]
     (tmp_path / f"{B}.dat").rmdir()
     make(tmp_path, f"{B}.fs")
     (tmp_path / f"{A}.deltafs").touch()
