@@ -560,3 +560,14 @@ def ahead(source: Iterator[bytes]) -> Iterator[bytes]:
     finally:
         stopped.set()
         thread.join()
+
+
+def need_writable(directory: str) -> None:
+    """Raise RepositoryError unless this user may make, rename and remove files in the directory, for check mode and run alike. Nothing is tried."""
+    if os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        return
+    if not os.path.isdir(directory):
+        raise RepositoryError(f"The directory {directory} does not exist.")
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        raise RepositoryError(f"The file system of {directory} is read-only, so nothing can be written there.")
+    raise RepositoryError(f"The user {os.geteuid()} may not write to {directory}: another user owns it, or it is immutable.")
