@@ -302,14 +302,17 @@ def _choose(files: Files, repository: Repository, request: Request) -> tuple[lis
         if not _history.sound(chain) == len(chain.files) == len(chain.entries):
             raise _history.refuse_damaged(chain)
         parts = _parts(repository, Cut(chain, chain.files, chain.end, None, None, False))
-        parts, last_of_all = _with_live(repository, request, parts, None) if request.live else (parts, _last_of(repository))
+        if request.live:
+            parts, last_of_all, _none = _with_live(repository, request, parts, None)
+        else:
+            last_of_all = _last_of(repository)
         return parts, last_of_all, _dated_ahead(repository, last_of_all)
     cut, warnings = _history.select(files, repository, wanted)
     parts, last = _parts(repository, cut), cut.transaction
     beyond = cut.later is None and cut.chain is chain and cut.tid != wanted.limit
     if beyond and request.live:
-        parts, found = _with_live(repository, request, parts, last)
-        return parts, found, warnings
+        parts, found, more = _with_live(repository, request, parts, last)
+        return parts, found, warnings + more
     if beyond and wanted.exact:
         raise RepositoryError(f"{wanted.text} is not in the repository. {_history.nearest(cut.tid, None)}")
     if beyond and last and wanted.moment > _history.stamp_end(chain.files[-1]):
@@ -317,7 +320,7 @@ def _choose(files: Files, repository: Repository, request: Request) -> tuple[lis
             f"The newest backup is of {chain.files[-1].stamp}, before the wanted time:"
             f" what was committed after {_history.iso(last.transaction().time)} is not in it and not restored."
         )
-    return parts, last and last.transaction(), warnings + _left_out(repository, wanted, cut)
+    return parts, last and last.transaction(), warnings + _left_out(wanted, cut.later, lambda: _history.behind(repository, wanted.limit))
 
 
 def _clock() -> datetime:
@@ -326,23 +329,26 @@ def _clock() -> datetime:
 
 
 def _dated_ahead(repository: Repository, last: Transaction | None) -> list[str]:
-    """Return a warning when the newest backup holds transactions of the future, which are restored. last is its newest one, if known."""
+    """Return a warning when the restored database ends with transactions of the future. last is its newest one, if known."""
     if last is None or last.time <= _clock():
         return []
-    count, newest = _history.behind(repository, _history.limit_of(_clock()))
+    count, _newest = _history.behind(repository, _history.limit_of(_clock()))
     return [
-        f"{_many(count)} from the future, by this host's clock; the newest is {newest.hex()} of {_history.iso(_history.time_of(newest))}."
+        f"{_many(max(count, 1))} from the future, by this host's clock; the newest is {last.tid} of {_history.iso(last.time)}."
         " A clock was wrong when it was committed, or this host's clock is wrong now. Without a time, all of it is restored."
     ]
 
 
-def _left_out(repository: Repository, wanted: Wanted, cut: Cut) -> list[str]:
-    """Return a warning when a time leaves out transactions only since their tids lie in the future. Tids ascend, so the first one tells for all."""
-    if wanted.exact or cut.later is None or _history.time_of(cut.later) <= _clock():
+def _left_out(wanted: Wanted, later: bytes | None, behind: Callable[[], tuple[int, bytes]]) -> list[str]:
+    """Return a warning when a time leaves out transactions only since their tids lie in the future.
+
+    Tids ascend, so later, the first that is left out, tells for all of them; behind counts them and finds the newest.
+    """
+    if wanted.exact or later is None or _history.time_of(later) <= _clock():
         return []
-    count, newest = _history.behind(repository, wanted.limit)
+    count, newest = behind()
     return [
-        f"{wanted.text} leaves out {_many(count)} from the future, by this host's clock; the newest is {newest.hex()} of"
+        f"{wanted.text} leaves out transactions: {_many(count)} from the future, by this host's clock; the newest is {newest.hex()} of"
         f" {_history.iso(_history.time_of(newest))}. They may have been committed before that time, when a clock was wrong."
         " To restore them too, leave the time out or name a transaction."
     ]
@@ -359,21 +365,22 @@ def _parts(repository: Repository, cut: Cut) -> list[Part]:
     ]
 
 
-def _with_live(repository: Repository, request: Request, parts: list[Part], last: Record | None) -> tuple[list[Part], Transaction | None]:
-    """Append what the live database has beyond the chain, up to the wanted moment."""
-    wanted, live, later = request.wanted, request.live or "", None
+def _with_live(repository: Repository, request: Request, parts: list[Part], last: Record | None) -> tuple[list[Part], Transaction | None, list[str]]:
+    """Append what the live database has beyond the chain, up to the wanted moment. Return the parts, the newest transaction and warnings."""
+    wanted, live, later, count, newest = request.wanted, request.live or "", None, 0, b""
     with _history.open_live(live, repository) as stream:
         end = start = repository.chains[-1].end
         for record in _history.walk(_history.range_of(stream, start), start):
-            if wanted and record.tid > wanted.limit:
-                later = record.tid
-                break
-            last, end = record, record.end
+            if later or (wanted and record.tid > wanted.limit):
+                later, count, newest = later or record.tid, count + 1, max(newest, record.tid)
+            else:
+                last, end = record, record.end
     if wanted and wanted.exact and not (last and last.tid == wanted.limit):
         raise RepositoryError(f"{wanted.text} is neither in the repository nor in {live}. {_history.nearest(last and last.tid, later)}")
+    warnings = _left_out(wanted, later, lambda: (count, newest)) if wanted else []
     if end == start:
-        return parts, last.transaction() if last else _last_of(repository)
-    return [*parts, Part(live, False, start, end, end, None)], last and last.transaction()
+        return parts, last.transaction() if last else _last_of(repository), warnings
+    return [*parts, Part(live, False, start, end, end, None)], last and last.transaction(), warnings
 
 
 def _last_of(repository: Repository) -> Transaction | None:
@@ -382,7 +389,10 @@ def _last_of(repository: Repository) -> Transaction | None:
     file, entry = chain.files[-1], chain.entries[-1]
     if file.full and not file.compressed:
         with _repository.open_regular(os.path.join(repository.path, file.name), follow=True) as stream:
-            return _filestorage.ending_at(stream, entry.end)
+            last = _filestorage.ending_at(stream, entry.end)
+        if last is None and entry.end > _filestorage.HEAD:
+            raise Damage(f"{file.name} holds no whole database: it ends with no committed transaction.")
+        return last
     if file.bytes > _READ_FOR_LAST:
         return None
     records = deque(_history.file_records(repository.path, file, entry), maxlen=1)
@@ -429,7 +439,9 @@ def _run(request: Request, files: Files, check: bool) -> Result:
     try:
         chosen = plan(request, files)
         needed, result = chosen.needed_bytes, Result(chosen, chosen.last_transaction)
-        if not check and chosen.content:
+        if check and chosen.content:
+            _rehearse(chosen, request)
+        elif chosen.content:
             _replace(chosen, result, request)
         elif not check and chosen.changed:
             _set_attributes(chosen)
@@ -586,6 +598,11 @@ def _read(part: Part) -> Iterator[bytes]:
         raise Damage(f"{error} Nothing has changed.") from error
 
 
+def _rehearse(chosen: Plan, request: Request) -> None:
+    """Read what a run would read, and compare it. Who plans a restore learns of damage before anything is stopped. Raises Damage."""
+    deque(_repository.ahead(_verified(chosen, hashlib.md5(usedforsecurity=False), request)), maxlen=0)
+
+
 def _verify_end(chosen: Plan, stream: BinaryIO) -> Transaction:
     """Return the newest transaction of what was written; it must be the expected one."""
     stream.seek(0)
@@ -607,6 +624,7 @@ def _swap(chosen: Plan, unfinished: str) -> str | None:
         raise RepositoryError(f"{target} {'appeared' if not chosen.replaces else 'disappeared'} while it was being restored. Nothing has changed.")
     kept = _kept(target) if chosen.replaces else None
     linked = kept is not None and not os.path.lexists(kept)
+    stale = not kept and os.path.lexists(f"{target}.index")
     try:
         _rename(target, unfinished, kept, linked)
     except OSError as error:
@@ -615,6 +633,8 @@ def _swap(chosen: Plan, unfinished: str) -> str | None:
             left = _go_back(target, kept, linked)
             if left:
                 raise RepositoryError(f"{target} could not be restored: {_reason(error)}. The old database has its name; {left}.") from error
+            if stale and not os.path.lexists(f"{target}.index"):
+                raise RepositoryError(f"{target} could not be restored: {_reason(error)}. Only {target}.index, an index of no database, is gone.") from error
             raise
         raise RepositoryError(f"{_is_restored(target, kept)}, but the system reported: {_reason(error)}.") from error
     try:
