@@ -158,7 +158,7 @@ def wanted_time(text: str, zone: str) -> Wanted:
 def wanted_transaction(text: str) -> Wanted:
     """Return what a tid of 16 hexadecimal digits asks for. Raises RepositoryError."""
     if not re.fullmatch(r"[0-9a-fA-F]{16}", text):
-        raise RepositoryError(f"The transaction {text!r} is not understood: its id has 16 hexadecimal digits.")
+        raise RepositoryError(f"The transaction {text!r} is not understood: its id has 16 hexadecimal digits. Write it between quotes.")
     limit = bytes.fromhex(text)
     return Wanted(limit, time_of(limit), True, f"The transaction {text.lower()}")
 

@@ -22,6 +22,7 @@ import itertools
 import json
 import math
 import os
+import pwd
 import queue
 import re
 import shutil
@@ -563,11 +564,20 @@ def ahead(source: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def need_writable(directory: str) -> None:
-    """Raise RepositoryError unless this user may make, rename and remove files in the directory, for check mode and run alike. Nothing is tried."""
-    if os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
-        return
-    if not os.path.isdir(directory):
-        raise RepositoryError(f"The directory {directory} does not exist.")
-    if os.statvfs(directory).f_flag & os.ST_RDONLY:
-        raise RepositoryError(f"The file system of {directory} is read-only, so nothing can be written there.")
-    raise RepositoryError(f"The user {os.geteuid()} may not write to {directory}: another user owns it, or it is immutable.")
+    """Raise RepositoryError when this process may not create and remove files in a directory. Check mode asks this as the run does."""
+    try:
+        read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+    except OSError as error:
+        raise RepositoryError(f"{directory} cannot be used: {error.strerror}.") from error
+    if read_only:
+        raise RepositoryError(f"{directory} is on a read-only file system.")
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise RepositoryError(f"{directory} is not writable for user {_user()}.")
+
+
+def _user() -> str:
+    """Return the name of the user that this process acts as, or the number of one without a name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

@@ -1336,7 +1336,7 @@ def test_check_mode_refuses_what_this_user_may_not_do(open_to_all: World) -> Non
     def both() -> set[str]:
         return {as_nobody(lambda: _restore.restore(request, check=True)), as_nobody(lambda: _restore.restore(request))}
 
-    assert both() == {f"RepositoryError: The user 65534 may not write to {target.parent}: another user owns it, or it is immutable."}
+    assert both() == {f"RepositoryError: {target.parent} is not writable for user nobody."}
     target.parent.chmod(0o777)
     target.write_bytes(b"old")
     assert both() == {f"RepositoryError: Only root can give {target} to user 0 and group 0. Run this as root, or set owner and group."}
@@ -1356,7 +1356,7 @@ def test_check_mode_refuses_a_read_only_file_system(chain: World) -> None:
         pytest.skip("this host lets nobody mount")
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", chain.target.parent], check=True)
-        assert chain.refused() == f"The file system of {chain.target.parent} is read-only, so nothing can be written there."
+        assert chain.refused() == f"{chain.target.parent} is on a read-only file system."
     finally:
         subprocess.run(["umount", chain.target.parent], check=True)
 
@@ -1553,7 +1553,15 @@ def test_the_module_lists(chain: World, capsys: pytest.CaptureFixture[str]) -> N
         {"tid": chain.all[9], "time": "2026-03-01T12:00:13.000000Z", "user": " /ada", "description": "geändert", "bytes": 445},
     ]
     assert (answer["changed"], answer["more"]) == (False, False)
-    assert module(capsys, **options, limit=0)["msg"] == "limit must be at least 1."
+
+
+@pytest.mark.parametrize("limit", [0, -1, 99999999999999999999, "nan", "inf", "1e99", 1.5])
+def test_a_limit_that_is_none(chain: World, capsys: pytest.CaptureFixture[str], limit: Any) -> None:
+    """B17."""
+    answer = module(capsys, repository=str(chain.repository), state="listed", limit=limit)
+    assert answer["failed"]
+    assert "limit" in answer["msg"]
+    assert "1 to 1000000." in answer["msg"] or "int" in answer["msg"]
 
 
 @pytest.mark.parametrize(
@@ -1562,6 +1570,25 @@ def test_the_module_lists(chain: World, capsys: pytest.CaptureFixture[str]) -> N
         ({"time": "2026-03-01", "transaction": "0" * 16}, "mutually exclusive"),
         ({"time": "2026-03-01T12:00:00"}, "names no zone"),
         ({"time": ""}, "is not understood"),
+        # B17
+        ({"time": "nan"}, "The time 'nan' is not understood"),
+        ({"time": "inf"}, "The time 'inf' is not understood"),
+        ({"time": "1e99"}, "The time '1e99' is not understood"),
+        ({"time": "-1"}, "The time '-1' is not understood"),
+        ({"time": 99999999999999999999}, "The time '99999999999999999999' is not understood"),
+        ({"time": "0000-01-01"}, "is no moment of the calendar"),
+        ({"time": "0001-01-01", "timezone": "Asia/Tokyo"}, "is no moment of the calendar"),
+        ({"time": "0000-01-01T00:00:00Z"}, "is no moment of the calendar"),
+        ({"time": "0001-01-01T00:00:00+23:59"}, "is no moment of the calendar"),
+        ({"time": "9999-12-31T23:59:59-23:59"}, "is no moment of the calendar"),
+        ({"time": "9999-12-31T23:59:59Z"}, "is none that a transaction can have"),
+        ({"time": "99999-01-01"}, "is not understood"),
+        ({"state": "listed", "since": "0001-01-01", "until": "1899-01-01"}, "is none that a transaction can have"),
+        ({"state": "listed", "since": "9999-12-30"}, "is none that a transaction can have"),
+        ({"transaction": 99999999999999999999}, "16 hexadecimal digits. Write it between quotes."),
+        ({"transaction": "ffffffffffffffff"}, "is not in the repository"),
+        ({"transaction": "0407469f00000000"}, "stands for no moment of the calendar"),
+        ({"target": "/tmp/a\0b"}, "target holds a zero byte"),
         ({"transaction": ""}, "16 hexadecimal digits"),
         ({"target": None}, "must be an absolute path"),
         ({"target": "Data.fs"}, "must be an absolute path"),
