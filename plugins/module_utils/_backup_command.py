@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _crontab, _drill, _pack, _repository
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _backup_status, _crontab, _drill, _numbers, _pack, _repository
 from ansible_collections.confops.indico.plugins.module_utils._backup_status import Limits
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -45,14 +45,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--why", default="by hand", help="goes into the manifest")
     drill = verbs.add_parser("drill", help="restore the newest set beside the site, open it with Indico's code and compare")
     pack = verbs.add_parser("pack", help="back up, pack the databases, and begin new chains with what is left")
-    pack.add_argument("--days", type=float, help="keep every revision of that many days")
+    pack.add_argument("--days", type=_numbers.DAYS, help="keep every revision of that many days")
     for verb in (run, drill, pack):
         verb.add_argument("--scheduled", action="store_true", help="do nothing outside of the allowed hours")
     verbs.add_parser("list", help="the sets, a line each")
     verbs.add_parser("status", help="how the last run, drill and pack ended and what the repositories hold, as JSON")
     check = verbs.add_parser("check", help="one line and an exit code for monitoring", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for one in dataclasses.fields(Limits):
-        check.add_argument(f"--{one.name.replace('_', '-')}", type=float, default=one.default, help="0 asks nothing")
+        check.add_argument(f"--{one.name.replace('_', '-')}", type=_numbers.real(), default=one.default, help="0 asks nothing")
     return parser
 
 

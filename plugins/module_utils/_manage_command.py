@@ -23,6 +23,7 @@ from ansible_collections.confops.indico.plugins.module_utils import (
     _indico_event_restore,
     _indico_mirror,
     _info,
+    _numbers,
     _repository,
     _scheduler,
     _units,
@@ -87,13 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     verb(verbs, "status", _status, "what runs here, and what is wrong", common)
     cleaned = verb(verbs, "clean", _clean, "remove what is left behind; sessions that live, and files in use, stay", writes)
     cleaned.add_argument("what", nargs="*", default=[], metavar="WHAT", help=f"of {', '.join(_cleanup.KINDS)}; all of them without")
-    cleaned.add_argument("--cache-days", type=float, default=_cleanup.Rules.cache_days, help="what has no expiry of its own goes after so many days")
-    cleaned.add_argument("--min-age-hours", type=float, default=_cleanup.Rules.min_age_hours, help="temporary files go after so many hours")
-    cleaned.add_argument("--log-days", type=float, default=_cleanup.Rules.log_days, help="rotated logs go after so many days")
+    cleaned.add_argument("--cache-days", type=_numbers.DAYS, default=_cleanup.Rules.cache_days, help="what has no expiry of its own goes after so many days")
+    cleaned.add_argument("--min-age-hours", type=_numbers.HOURS, default=_cleanup.Rules.min_age_hours, help="temporary files go after so many hours")
+    cleaned.add_argument("--log-days", type=_numbers.DAYS, default=_cleanup.Rules.log_days, help="rotated logs go after so many days")
     mirrored = verb(verbs, "mirror", _mirror, "write events as a static site, as a visitor sees them; the events of today without more", writes)
     mirrored.add_argument("target", help="a directory that does not exist yet, or a mirror")
     mirrored.add_argument("--day", default="", help="the last day whose events are mirrored, such as 2013-05-28 (default: today)")
-    mirrored.add_argument("--days", type=int, default=1, help="how many days (default: 1)")
+    mirrored.add_argument("--days", type=_numbers.WHOLE_DAYS, default=1, help="how many days (default: 1)")
     mirrored.add_argument("--categories", nargs="+", default=["0"], metavar="ID", help="only events of these categories and of those below them")
     verb(verbs, "metrics", _metrics, "write the scheduler's metrics for Prometheus", common).add_argument("path")
     admins = verbs.add_parser("admins", help="the administrators").add_subparsers(required=True, metavar="VERB")
@@ -110,29 +111,29 @@ def _parser() -> argparse.ArgumentParser:
     tasks = verbs.add_parser("tasks", help="the scheduler's tasks").add_subparsers(required=True, metavar="VERB")
     listed = verb(tasks, "list", _tasks_list, "every task, and what is wrong with the scheduler", common)
     listed.add_argument("--finished", action="store_true", help="those that have finished, too")
-    verb(tasks, "show", _tasks_show, "one task", common).add_argument("number", type=int)
+    verb(tasks, "show", _tasks_show, "one task", common).add_argument("number", type=_numbers.COUNT)
     added = verb(tasks, "add", _tasks_declare, "see to it that a periodic task is there once, with this rule", writes)
     added.add_argument("task", help=f"{', '.join(_scheduler.CLASSES)}, or the dotted path of a class")
     added.add_argument("--category", help="id of the category that the task is for")
     added.add_argument("--frequency", choices=_scheduler.FREQUENCIES[1:], default="daily")
-    added.add_argument("--interval", type=int, default=1, help="only every so many times")
+    added.add_argument("--interval", type=_numbers.COUNT, default=1, help="only every so many times")
     for name, text in (("minutes", "of the hour"), ("hours", "of the day, UTC"), ("month-days", "days of the month")):
-        added.add_argument(f"--{name}", type=int, nargs="+", default=[], help=text)
+        added.add_argument(f"--{name}", type=_numbers.COUNT, nargs="+", default=[], help=text)
     added.add_argument("--weekdays", nargs="+", choices=_scheduler.WEEKDAYS, default=[])
     added.set_defaults(state="present")
     removed = verb(tasks, "remove", _tasks_declare, "see to it that a periodic task is not there", writes)
     removed.add_argument("task", help="as for add")
     removed.add_argument("--category", help="only the one for this category")
     removed.set_defaults(state="absent", frequency="daily", interval=1, minutes=[], hours=[], month_days=[], weekdays=[])
-    verb(tasks, "run", _tasks_act("run"), "let tasks that wait run now", writes).add_argument("numbers", type=int, nargs="+")
+    verb(tasks, "run", _tasks_act("run"), "let tasks that wait run now", writes).add_argument("numbers", type=_numbers.COUNT, nargs="+")
     verb(tasks, "requeue", _tasks_act("requeue"), "let tasks that failed run again, all of them without numbers", writes).add_argument(
-        "numbers", type=int, nargs="*"
+        "numbers", type=_numbers.COUNT, nargs="*"
     )
     deleted = verb(tasks, "delete", _tasks_act("delete"), "remove tasks, wherever they are", writes)
-    deleted.add_argument("numbers", type=int, nargs="+")
+    deleted.add_argument("numbers", type=_numbers.COUNT, nargs="+")
     deleted.add_argument("--yes", action="store_true", help="without it nothing is deleted")
     purged = verb(tasks, "purge", _tasks_act("purge"), "forget what finished long ago", writes)
-    purged.add_argument("--days", type=float, default=30, help="what is younger stays (default: 30)")
+    purged.add_argument("--days", type=_numbers.DAYS, default=30, help="what is younger stays (default: 30)")
     purged.add_argument("--failures", action="store_true", help="forget what failed, too")
     return parser
 

@@ -12,21 +12,13 @@ import sys
 import time
 from typing import Any, NoReturn, TextIO
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _offsite
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _numbers, _offsite
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 
 def main(settings_path: str, arguments: list[str]) -> int:
     """Run the command and return its exit code: 0 when all is well, for check one of _backup_status, otherwise 1."""
-    parser = argparse.ArgumentParser(prog="offsite", description="The copy of another host's backup sets.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verbs.add_parser("pull", help="pull what is new, verify it, and remove what is too old")
-    verbs.add_parser("list", help="the sets that are here, a line each")
-    verbs.add_parser("status", help="how the last pull ended, as JSON")
-    check = verbs.add_parser("check", help="one line and an exit code for monitoring")
-    check.add_argument("--warning-hours", type=float, default=30, help="age of the newest set here")
-    check.add_argument("--critical-hours", type=float, default=54)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _end)
     os.umask(0o077)
     try:
@@ -50,6 +42,18 @@ def main(settings_path: str, arguments: list[str]) -> int:
         _say(f"UNKNOWN: {error}" if options.verb == "check" else str(error), sys.stdout if options.verb == "check" else sys.stderr)
         return _backup_status.UNKNOWN if options.verb == "check" else 1
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="offsite", description="The copy of another host's backup sets.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("pull", help="pull what is new, verify it, and remove what is too old")
+    verbs.add_parser("list", help="the sets that are here, a line each")
+    verbs.add_parser("status", help="how the last pull ended, as JSON")
+    check = verbs.add_parser("check", help="one line and an exit code for monitoring")
+    check.add_argument("--warning-hours", type=_numbers.HOURS, default=30, help="age of the newest set here")
+    check.add_argument("--critical-hours", type=_numbers.HOURS, default=54)
+    return parser
 
 
 def _end(_signal: int, _frame: Any) -> NoReturn:

@@ -14,7 +14,7 @@ import os
 import re
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _indico
+from ansible_collections.confops.indico.plugins.module_utils import _indico, _numbers
 
 CLASSES = {
     "janitor": "indico.modules.scheduler.tasks.janitor.JanitorTask",
@@ -36,11 +36,11 @@ TASK_OPTIONS: dict[str, dict[str, Any]] = {
     "task": {"type": "str", "required": True},
     "category": {"type": "str"},
     "frequency": {"type": "str", "choices": list(FREQUENCIES[1:]), "default": "daily"},
-    "interval": {"type": "int", "default": 1},
-    "minutes": {"type": "list", "elements": "int", "default": []},
-    "hours": {"type": "list", "elements": "int", "default": []},
+    "interval": {"type": _numbers.COUNT, "default": 1},
+    "minutes": {"type": "list", "elements": _numbers.COUNT, "default": []},
+    "hours": {"type": "list", "elements": _numbers.COUNT, "default": []},
     "weekdays": {"type": "list", "elements": "str", "choices": list(WEEKDAYS), "default": []},
-    "month_days": {"type": "list", "elements": "int", "default": []},
+    "month_days": {"type": "list", "elements": _numbers.COUNT, "default": []},
     "arguments": {"type": "dict", "default": {}},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }

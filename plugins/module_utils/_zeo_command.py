@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _repository, _zeo, _zeo_info, _zeo_standby
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _numbers, _repository, _zeo, _zeo_info, _zeo_standby
 from ansible_collections.confops.indico.plugins.module_utils._zeo import Settings, ZeoError
 from ansible_collections.confops.indico.plugins.module_utils._zeo_info import Limits
 
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("status", help="what each server does, as JSON")
     check = verbs.add_parser("check", help="one line and an exit code for monitoring", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for one in dataclasses.fields(Limits):
-        check.add_argument(f"--{one.name.replace('_', '-')}", type=float, default=one.default, help="0 asks nothing")
+        check.add_argument(f"--{one.name.replace('_', '-')}", type=_numbers.real(), default=one.default, help="0 asks nothing")
     verbs.add_parser("metrics", help="write the metrics file, if the settings name one, and note how a standby follows")
     verbs.add_parser("watch", help="stop servers that another host took over from, then as metrics")
     verbs.add_parser("claim", help="what this host tells the other one: who is the primary, and its newest transactions, as JSON")

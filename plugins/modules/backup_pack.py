@@ -103,12 +103,12 @@ seconds:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _pack, _repository
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _numbers, _pack, _repository
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"settings": {"type": "path", "default": "/opt/indico/etc/backup.json"}, "days": {"type": "float"}},
+        argument_spec={"settings": {"type": "path", "default": "/opt/indico/etc/backup.json"}, "days": {"type": _numbers.DAYS}},
         supports_check_mode=True,
     )
     try:

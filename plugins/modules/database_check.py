@@ -110,12 +110,12 @@ seconds:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _database_check, _repository
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _database_check, _numbers, _repository
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"settings": {"type": "path", "default": "/opt/indico/etc/backup.json"}, "allow_dangling": {"type": "int", "default": 0}},
+        argument_spec={"settings": {"type": "path", "default": "/opt/indico/etc/backup.json"}, "allow_dangling": {"type": _numbers.COUNT, "default": 0}},
         supports_check_mode=True,
     )
     _database_check.end_in_order()

@@ -95,7 +95,7 @@ databases:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _growth, _history, _repository
+from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _growth, _history, _numbers, _repository
 
 
 def main() -> None:
@@ -103,8 +103,8 @@ def main() -> None:
         argument_spec={
             "paths": {"type": "list", "elements": "path", "required": True},
             "since": {"type": "str"},
-            "days": {"type": "float", "default": 7},
-            "top": {"type": "int", "default": 10},
+            "days": {"type": _numbers.DAYS, "default": 7},
+            "top": {"type": _numbers.COUNT, "default": 10},
         },
         supports_check_mode=True,
     )

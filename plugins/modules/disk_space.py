@@ -109,7 +109,7 @@ file_systems:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _disk_space
+from ansible_collections.confops.indico.plugins.module_utils import _disk_space, _numbers
 
 
 def main() -> None:
@@ -117,10 +117,10 @@ def main() -> None:
         argument_spec={
             "paths": {"type": "dict", "required": True},
             "state_file": {"type": "path", "required": True},
-            "warning_percent": {"type": "float", "default": 85},
-            "critical_percent": {"type": "float", "default": 95},
-            "warning_days": {"type": "float", "default": 14},
-            "window_days": {"type": "float", "default": 28},
+            "warning_percent": {"type": _numbers.PERCENT, "default": 85},
+            "critical_percent": {"type": _numbers.PERCENT, "default": 95},
+            "warning_days": {"type": _numbers.DAYS, "default": 14},
+            "window_days": {"type": _numbers.DAYS, "default": 28},
         },
         supports_check_mode=True,
     )

@@ -86,7 +86,7 @@ lines:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _cleanup
+from ansible_collections.confops.indico.plugins.module_utils import _cleanup, _numbers
 
 
 def main() -> None:
@@ -94,10 +94,10 @@ def main() -> None:
         argument_spec={
             "prefix": {"type": "path", "default": "/opt/indico"},
             "what": {"type": "list", "elements": "str", "choices": list(_cleanup.KINDS), "default": list(_cleanup.KINDS)},
-            "cache_days": {"type": "float", "default": 1},
-            "min_age_hours": {"type": "float", "default": 3},
-            "session_lifetime": {"type": "float"},
-            "log_days": {"type": "float", "default": 120},
+            "cache_days": {"type": _numbers.DAYS, "default": 1},
+            "min_age_hours": {"type": _numbers.HOURS, "default": 3},
+            "session_lifetime": {"type": _numbers.real(0, 36500 * 86400)},
+            "log_days": {"type": _numbers.DAYS, "default": 120},
         },
         supports_check_mode=True,
     )

@@ -79,11 +79,11 @@ broken:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_file_check
+from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_file_check, _numbers
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={"limit": {"type": "int", "default": 20}, **_indico.OPTIONS}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec={"limit": {"type": _numbers.COUNT, "default": 20}, **_indico.OPTIONS}, supports_check_mode=True)
     given = module.params
     if given["limit"] < 0:
         module.fail_json(msg=f"limit is {given['limit']}; it must be 0 or more.")

@@ -151,7 +151,7 @@ file_system:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _info, _units
+from ansible_collections.confops.indico.plugins.module_utils import _info, _numbers, _units
 
 
 def main() -> None:
@@ -163,11 +163,15 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "default": [],
-                "options": {"name": {"type": "str", "required": True}, "port": {"type": "int", "required": True}, "replication_port": {"type": "int"}},
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "port": {"type": _numbers.PORT, "required": True},
+                    "replication_port": {"type": _numbers.PORT},
+                },
             },
             "url": {"type": "str"},
             "public_url": {"type": "str"},
-            "timeout": {"type": "float", "default": 30},
+            "timeout": {"type": _numbers.SECONDS, "default": 30},
             "measure": {"type": "bool", "default": True},
         },
         supports_check_mode=True,

@@ -115,7 +115,7 @@ noted:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _migration, _repository
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _migration, _numbers, _repository
 
 _ACTIONS = ["rehearse", "begin", "pin", "run", "back", "end"]
 
@@ -149,7 +149,7 @@ def main() -> None:
             "user": {"type": "str", "default": "indico"},
             "run": {"type": "str", "default": ""},
             "who": {"type": "str", "default": "Ansible"},
-            "patience": {"type": "float", "default": 0},
+            "patience": {"type": _numbers.SECONDS, "default": 0},
         },
         required_if=[("action", action, ["release"]) for action in _ACTIONS[:4]],
     )

@@ -142,7 +142,7 @@ line:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_mirror
+from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_mirror, _numbers
 
 
 def main() -> None:
@@ -150,7 +150,7 @@ def main() -> None:
         argument_spec={
             "target": {"type": "path", "required": True},
             "day": {"type": "str"},
-            "days": {"type": "int", "default": 1},
+            "days": {"type": _numbers.WHOLE_DAYS, "default": 1},
             "categories": {"type": "list", "elements": "str", "default": ["0"]},
             "events": {"type": "list", "elements": "str"},
             "protected": {"type": "bool", "default": False},

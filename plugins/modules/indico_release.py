@@ -164,7 +164,7 @@ took:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _release, _units
+from ansible_collections.confops.indico.plugins.module_utils import _numbers, _release, _units
 
 
 def act(options: dict[str, Any], check: bool) -> dict[str, Any]:
@@ -220,15 +220,15 @@ def main() -> None:
             "result": {"type": "str", "default": "ok"},
             "web": {"type": "str", "default": ""},
             "scheduler": {"type": "str", "default": ""},
-            "patience": {"type": "int", "default": 30},
+            "patience": {"type": _numbers.WHOLE_SECONDS, "default": 30},
             "url": {"type": "str"},
             "public_url": {"type": "str"},
             "page": {"type": "str", "default": "/"},
-            "count": {"type": "int", "default": 3},
-            "seconds": {"type": "int", "default": 90},
+            "count": {"type": _numbers.COUNT, "default": 3},
+            "seconds": {"type": _numbers.WHOLE_SECONDS, "default": 90},
             "warm": {"type": "list", "elements": "str", "default": []},
-            "workers": {"type": "int", "default": 1},
-            "keep": {"type": "int", "default": 3},
+            "workers": {"type": _numbers.COUNT, "default": 1},
+            "keep": {"type": _numbers.COUNT, "default": 3},
             "protect": {"type": "list", "elements": "str", "default": []},
         },
         required_if=[("action", "check", ["url", "public_url"])],

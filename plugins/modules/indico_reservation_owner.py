@@ -81,7 +81,7 @@ taker:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_reservation_owner
+from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_reservation_owner, _numbers
 
 
 def main() -> None:
@@ -89,7 +89,7 @@ def main() -> None:
         argument_spec={
             "from": {"type": "str", "required": True},
             "to": {"type": "str", "required": True},
-            "reservations": {"type": "list", "elements": "int", "default": []},
+            "reservations": {"type": "list", "elements": _numbers.COUNT, "default": []},
             **_indico.OPTIONS,
         },
         supports_check_mode=True,

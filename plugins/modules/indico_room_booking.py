@@ -66,14 +66,14 @@ active:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_room_booking
+from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_room_booking, _numbers
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "host": {"type": "str"},
-            "port": {"type": "int", "required": True},
+            "port": {"type": _numbers.PORT, "required": True},
             "username": {"type": "str"},
             "password": {"type": "str", "no_log": True},
             "realm": {"type": "str"},

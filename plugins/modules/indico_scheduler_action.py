@@ -75,15 +75,15 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _indico, _scheduler
+from ansible_collections.confops.indico.plugins.module_utils import _indico, _numbers, _scheduler
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "verb": {"type": "str", "choices": ["run", "requeue", "delete", "purge"], "required": True},
-            "numbers": {"type": "list", "elements": "int", "default": []},
-            "days": {"type": "float", "default": 30},
+            "numbers": {"type": "list", "elements": _numbers.COUNT, "default": []},
+            "days": {"type": _numbers.DAYS, "default": 30},
             "failures": {"type": "bool", "default": False},
             **_indico.OPTIONS,
         },

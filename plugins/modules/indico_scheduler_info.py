@@ -105,7 +105,7 @@ summary:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _indico, _scheduler
+from ansible_collections.confops.indico.plugins.module_utils import _indico, _numbers, _scheduler
 
 
 def main() -> None:
@@ -113,7 +113,7 @@ def main() -> None:
         argument_spec={
             "log": {"type": "path", "default": "/opt/indico/log/indico/scheduler.log"},
             "finished": {"type": "bool", "default": False},
-            "limit": {"type": "int", "default": 1000},
+            "limit": {"type": _numbers.COUNT, "default": 1000},
             **_indico.OPTIONS,
         },
         supports_check_mode=True,

@@ -130,7 +130,7 @@ seconds:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _repository, _repozo
+from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _numbers, _repository, _repozo
 
 
 def main() -> None:
@@ -140,7 +140,7 @@ def main() -> None:
             "repository": {"type": "path", "required": True},
             "compression": {"type": "str", "choices": ["gzip", "none"], "default": "gzip"},
             "full": {"type": "bool", "default": False},
-            "max_incrementals": {"type": "int"},
+            "max_incrementals": {"type": _numbers.COUNT},
         },
         supports_check_mode=True,
     )

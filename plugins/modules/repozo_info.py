@@ -131,12 +131,12 @@ age_seconds:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _catalogue, _repository
+from ansible_collections.confops.indico.plugins.module_utils import _catalogue, _numbers, _repository
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"repository": {"type": "path", "required": True}, "max_gap": {"type": "int", "default": 0}},
+        argument_spec={"repository": {"type": "path", "required": True}, "max_gap": {"type": _numbers.COUNT, "default": 0}},
         supports_check_mode=True,
     )
     try:

@@ -134,7 +134,7 @@ warnings:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _prune
+from ansible_collections.confops.indico.plugins.module_utils import _numbers, _prune
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 
@@ -142,12 +142,12 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "repository": {"type": "path", "required": True},
-            "window_days": {"type": "int"},
-            "keep_daily": {"type": "int", "default": 0},
-            "keep_weekly": {"type": "int", "default": 0},
-            "keep_monthly": {"type": "int", "default": 0},
-            "keep_yearly": {"type": "int", "default": 0},
-            "keep_chains_min": {"type": "int", "default": 2, "aliases": ["floor"]},
+            "window_days": {"type": _numbers.WHOLE_DAYS},
+            "keep_daily": {"type": _numbers.COUNT, "default": 0},
+            "keep_weekly": {"type": _numbers.COUNT, "default": 0},
+            "keep_monthly": {"type": _numbers.COUNT, "default": 0},
+            "keep_yearly": {"type": _numbers.COUNT, "default": 0},
+            "keep_chains_min": {"type": _numbers.COUNT, "default": 2, "aliases": ["floor"]},
             "require_verified": {"type": "bool", "default": True},
             "damaged": {"type": "str", "choices": ["keep", "delete"], "default": "keep"},
             "pin": {"type": "list", "elements": "str", "default": []},

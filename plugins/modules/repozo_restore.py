@@ -210,7 +210,7 @@ more:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _history, _restore
+from ansible_collections.confops.indico.plugins.module_utils import _history, _numbers, _restore
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 _MOST = 1_000_000  # transactions that one answer can hold
@@ -232,7 +232,7 @@ def main() -> None:
             "mode": {"type": "str"},
             "since": {"type": "str"},
             "until": {"type": "str"},
-            "limit": {"type": "int", "default": 1000},
+            "limit": {"type": _numbers.COUNT, "default": 1000},
         },
         mutually_exclusive=[("time", "transaction")],
         required_if=[("state", "restored", ["target"])],

@@ -105,7 +105,7 @@ seconds:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _repository, _verify
+from ansible_collections.confops.indico.plugins.module_utils import _numbers, _repository, _verify
 
 
 def main() -> None:
@@ -113,7 +113,7 @@ def main() -> None:
         argument_spec={
             "repository": {"type": "path", "required": True},
             "scope": {"type": "str", "choices": ["all", "new"], "default": "all"},
-            "jobs": {"type": "int"},
+            "jobs": {"type": _numbers.whole(1, 1024)},
         },
         supports_check_mode=True,
     )

@@ -116,7 +116,7 @@ enabled:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _units
+from ansible_collections.confops.indico.plugins.module_utils import _numbers, _units
 
 
 def main() -> None:
@@ -135,7 +135,7 @@ def main() -> None:
                 },
             },
             "pending": {"type": "list", "elements": "str", "default": []},
-            "settle": {"type": "float", "default": 0.5},
+            "settle": {"type": _numbers.SECONDS, "default": 0.5},
         },
         supports_check_mode=True,
     )

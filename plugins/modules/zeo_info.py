@@ -137,7 +137,7 @@ summary:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _zeo, _zeo_info
+from ansible_collections.confops.indico.plugins.module_utils import _numbers, _zeo, _zeo_info
 
 SERVER = {
     "name": {"type": "str"},
@@ -155,9 +155,9 @@ def main() -> None:
             "python": {"type": "path", "default": "/opt/indico/zeo/bin/python"},
             "settings": {"type": "path"},
             "servers": {"type": "list", "elements": "dict", "options": SERVER},
-            "time_limit": {"type": "float", "default": 10.0},
-            "lock_seconds": {"type": "float", "default": 30.0},
-            "waiting": {"type": "float", "default": 10.0},
+            "time_limit": {"type": _numbers.SECONDS, "default": 10.0},
+            "lock_seconds": {"type": _numbers.SECONDS, "default": 30.0},
+            "waiting": {"type": _numbers.real(), "default": 10.0},
         },
         required_one_of=[("settings", "servers")],
         mutually_exclusive=[("settings", "servers")],

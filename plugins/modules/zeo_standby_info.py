@@ -101,7 +101,7 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _zeo_standby
+from ansible_collections.confops.indico.plugins.module_utils import _numbers, _zeo_standby
 
 
 def main() -> None:
@@ -110,7 +110,7 @@ def main() -> None:
             "prefix": {"type": "path", "default": "/opt/indico"},
             "storages": {"type": "list", "elements": "str", "default": []},
             "contains": {"type": "dict", "default": {}},
-            "wait": {"type": "float", "default": 0.0},
+            "wait": {"type": _numbers.SECONDS, "default": 0.0},
         },
         supports_check_mode=True,
     )

@@ -166,7 +166,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _zeo, _zeopack
+from ansible_collections.confops.indico.plugins.module_utils import _numbers, _zeo, _zeopack
 
 SERVER = {
     "name": {"type": "str"},
@@ -184,8 +184,8 @@ def main() -> None:
         argument_spec={
             "python": {"type": "path", "default": "/opt/indico/zeo/bin/python"},
             "servers": {"type": "list", "elements": "dict", "required": True, "options": SERVER},
-            "days": {"type": "float", "default": 0.0},
-            "time_limit": {"type": "float", "default": 3600.0},
+            "days": {"type": _numbers.DAYS, "default": 0.0},
+            "time_limit": {"type": _numbers.SECONDS, "default": 3600.0},
             "keep_old": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
