@@ -92,7 +92,7 @@ class Listing:
 
 def iso(moment: datetime) -> str:
     """Return a moment (UTC) so that it can be given as a time again."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.year:04}{moment:-%m-%dT%H:%M:%S.%fZ}"  # strftime writes the year 1 with one digit
 
 
 def moment_of(text: str, zone: str = "UTC", *, end: bool = True) -> datetime:
@@ -439,8 +439,8 @@ def _cut(files: Files, chain: Chain, limit: bytes, number: int, whole: int, brok
     return Cut(chain, chain.files[: number + 1], found.end if found else 0, found, later, look.packed)
 
 
-def last_good(files: Files, chains: list[Chain], limit: bytes) -> Record | None:
-    """Return the last transaction, not after limit, of which every byte up to it agrees with its md5; None when there is none."""
+def last_good(files: Files, chains: list[Chain], limit: bytes) -> tuple[Chain, Record] | None:
+    """Return the last transaction, not after limit, of which every byte up to it agrees with its md5, and its chain; None when there is none."""
     for chain in reversed(chains):
         good: Record | None = None
         for file, entry in list(zip(chain.files, chain.entries))[: sound(chain)]:
@@ -452,7 +452,7 @@ def last_good(files: Files, chains: list[Chain], limit: bytes) -> Record | None:
             if look.later is not None:
                 break
         if good:
-            return good
+            return chain, good
     return None
 
 
@@ -469,9 +469,8 @@ def behind(repository: Repository, limit: bytes) -> tuple[int, bytes]:
     return count, newest
 
 
-def way_out(files: Files, chains: list[Chain], limit: bytes) -> str:
+def way_out(good: Record | None) -> str:
     """Return a sentence for a refusal: what can be restored instead, and how."""
-    good = last_good(files, chains, limit)
     if not good:
         return "No transaction before can be restored."
     return f"The last good transaction is {good.tid.hex()} of {iso(time_of(good.tid))}; to restore to it, set transaction to its id."

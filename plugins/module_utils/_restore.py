@@ -427,10 +427,19 @@ def restore(request: Request, *, check: bool = False) -> Result:
         try:
             result = _run(request, files, check)
         except Damage as error:
-            limit = request.wanted.limit if request.wanted else b"\xff" * 8
-            raise RepositoryError(f"{error} {_history.way_out(files, _opened(request)[0].chains, limit)}") from error
+            result = _run(_instead(request, files, error), files, check)
+            result.plan.warnings.append(str(error))
     result.seconds = time.monotonic() - began
     return result
+
+
+def _instead(request: Request, files: Files, error: Damage) -> Request:
+    """Return a request that takes the same transaction from another chain, which holds it whole. Otherwise raise the error with what can be restored."""
+    wanted = request.wanted
+    found = _history.last_good(files, _opened(request)[0].chains, wanted.limit if wanted else b"\xff" * 8)
+    if wanted and wanted.exact and not request.chain and found and found[1].tid == wanted.limit:
+        return dataclasses.replace(request, chain=found[0].stamp)
+    raise RepositoryError(f"{error} {_history.way_out(found and found[1])}") from error
 
 
 def _run(request: Request, files: Files, check: bool) -> Result:

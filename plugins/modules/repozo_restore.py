@@ -232,7 +232,7 @@ def main() -> None:
             "mode": {"type": "str"},
             "since": {"type": "str"},
             "until": {"type": "str"},
-            "limit": {"type": _numbers.COUNT, "default": 1000},
+            "limit": {"type": _numbers.whole(1, _MOST), "default": 1000},
         },
         mutually_exclusive=[("time", "transaction")],
         required_if=[("state", "restored", ["target"])],
@@ -255,8 +255,6 @@ def _listed(module: AnsibleModule) -> tuple[dict[str, object], list[str]]:
     since, until = (
         _history.moment_of(options[name], options["timezone"], end=name == "until") if options[name] is not None else None for name in ("since", "until")
     )
-    if not 1 <= options["limit"] <= _MOST:
-        raise RepositoryError(f"limit is {options['limit']}; it must be from 1 to {_MOST}.")
     repository, warnings = _history.open_repository(options["repository"])
     found = _history.listed(repository, since, until, options["limit"], options["live"])
     answer = {"changed": False, "transactions": [_restore.record_dict(one) for one in found.records], "more": found.more}

@@ -1561,7 +1561,7 @@ def test_a_limit_that_is_none(chain: World, capsys: pytest.CaptureFixture[str], 
     answer = module(capsys, repository=str(chain.repository), state="listed", limit=limit)
     assert answer["failed"]
     assert "limit" in answer["msg"]
-    assert "1 to 1000000." in answer["msg"] or "int" in answer["msg"]
+    assert "it must be a whole number from 1 to 1000000." in answer["msg"]
 
 
 @pytest.mark.parametrize(
@@ -1577,7 +1577,7 @@ def test_a_limit_that_is_none(chain: World, capsys: pytest.CaptureFixture[str], 
         ({"time": "-1"}, "The time '-1' is not understood"),
         ({"time": 99999999999999999999}, "The time '99999999999999999999' is not understood"),
         ({"time": "0000-01-01"}, "is no moment of the calendar"),
-        ({"time": "0001-01-01", "timezone": "Asia/Tokyo"}, "is no moment of the calendar"),
+        ({"time": "0001-01-01", "timezone": "Asia/Tokyo"}, "The time 0001-01-01T14:41:00.999999Z is none that a transaction can have"),
         ({"time": "0000-01-01T00:00:00Z"}, "is no moment of the calendar"),
         ({"time": "0001-01-01T00:00:00+23:59"}, "is no moment of the calendar"),
         ({"time": "9999-12-31T23:59:59-23:59"}, "is no moment of the calendar"),
@@ -1587,7 +1587,7 @@ def test_a_limit_that_is_none(chain: World, capsys: pytest.CaptureFixture[str], 
         ({"state": "listed", "since": "9999-12-30"}, "is none that a transaction can have"),
         ({"transaction": 99999999999999999999}, "16 hexadecimal digits. Write it between quotes."),
         ({"transaction": "ffffffffffffffff"}, "is not in the repository"),
-        ({"transaction": "0407469f00000000"}, "stands for no moment of the calendar"),
+        ({"transaction": "04089ae000000000"}, "stands for no moment of the calendar"),
         ({"target": "/tmp/a\0b"}, "target holds a zero byte"),
         ({"transaction": ""}, "16 hexadecimal digits"),
         ({"target": None}, "must be an absolute path"),
