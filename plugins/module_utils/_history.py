@@ -30,6 +30,7 @@ from ansible_collections.confops.indico.plugins.module_utils._repository import 
 
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,6}))?(Z|[+-]\d\d:\d\d)?")
 _INSTANT = timedelta(microseconds=1)  # the finest that a datetime holds; a tid is finer
+_ORPHAN = re.compile(r"(\d{4}(?:-\d\d){5})\.dat belongs to no backup here\.")  # a sentence of _repository.read
 _NOTHING = "d41d8cd98f00b204e9800998ecf8427e"  # the md5 of no bytes
 _CLOCKS = timedelta(days=1)  # how far a stamp may lie from the transactions of its backup, when files are passed over by their stamp
 
@@ -332,25 +333,44 @@ def open_repository(path: str) -> tuple[Repository, list[str]]:
     """Read a repository as its next backup will find it, and return a warning for each thing that is wrong in it.
 
     The newest data file without its line in the .dat file is what an interrupted run left, and does not count, unless
-    confops.json says that it was stored. Raises RepositoryError when there is no backup.
+    something tells that it was stored. Raises RepositoryError when there is no backup.
     """
     repository, state = _prune.read(path), _repository.read_state(path)
     warnings = repository.unfinished + repository.all_problems()
     newest = repository.chains[-1] if repository.chains else None
-    if newest and [entry.name for entry in newest.entries] == newest.names[:-1] and not _acknowledged(state, newest.names[-1]):
+    if newest and [entry.name for entry in newest.entries] == newest.names[:-1] and not _acknowledged(path, newest, state):
+        warnings.append(f"{newest.names[-1]} is left out, since nothing tells that its backup was finished: what it holds is not restored.")
         newest.files.pop()
         if not newest.files:
             repository.chains.pop()
     if not repository.chains:
         raise RepositoryError(f"The repository {path} holds no full backup. {' '.join(warnings)}".rstrip())
+    warnings += _lost(repository, state)
     for chain in repository.chains:
         _pass_over_empty(chain)
-    return repository, warnings + _lost(repository, state)
+    _miss_newer(repository)
+    return repository, warnings
 
 
-def _acknowledged(state: dict[str, Any], name: str) -> bool:
-    """Whether the run that wrote a data file came to its end, as confops.json remembers."""
-    return name in _repository.section(state, "stored") and state.get("writing") != name
+def _acknowledged(path: str, chain: Chain, state: dict[str, Any]) -> bool:
+    """Whether the run came to its end that wrote the newest file of a chain: confops.json remembers it, or its line is there, but damaged."""
+    name = chain.names[-1]
+    if name in _repository.section(state, "stored") and state.get("writing") != name:
+        return True
+    with contextlib.suppress(OSError, RepositoryError):
+        dat = _repository.read_small(os.path.join(path, f"{chain.stamp}.dat"), follow=True)
+        return dat.count(b"\n") > len(chain.entries)  # a run that was interrupted leaves at most a line without an end
+    return False
+
+
+def _miss_newer(repository: Repository) -> None:
+    """Count a .dat file without its full backup, newer than all backups, as damage of the newest chain: what it tells of is not there."""
+    newest = repository.chains[-1]
+    for sentence in repository.problems:
+        match = _ORPHAN.fullmatch(sentence)
+        if match and match[1] > newest.files[-1].stamp:
+            newest.problems.append(sentence)
+            newest.entries.append(Entry(f"{match[1]}.fs", newest.end, newest.end, ""))
 
 
 def _pass_over_empty(chain: Chain) -> None:

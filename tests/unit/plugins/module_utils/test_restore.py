@@ -549,7 +549,10 @@ def test_what_an_interrupted_backup_left_does_not_count(chain: World) -> None:
     (chain.repository / "2026-03-01-13-00-00.deltafs").write_bytes(b"half a transaction")
     result = chain.restore()
     assert chain.target.read_bytes() == expected
-    assert result.plan.warnings == ["2026-03-01-13-00-00.deltafs is here, but 2026-03-01-12-00-04.dat does not list it."]
+    assert result.plan.warnings == [
+        "2026-03-01-13-00-00.deltafs is here, but 2026-03-01-12-00-04.dat does not list it.",
+        "2026-03-01-13-00-00.deltafs is left out, since nothing tells that its backup was finished: what it holds is not restored.",
+    ]
     (chain.repository / "2026-03-01-13-00-00.deltafs").rename(chain.repository / "2026-03-01-13-00-00.fs")
     assert chain.restored() == expected
 
@@ -731,6 +734,44 @@ def test_an_acknowledged_backup_without_its_line_is_no_interrupted_one(plain: Wo
     assert f"The last good transaction is {plain.all[5]} of" in sentence
     assert "The last good transaction is" in plain.refused("2026-03-02")
     assert plain.restored(tid=plain.all[5]) == plain.prefix(plain.all[5])
+
+
+def test_a_line_that_is_damaged_tells_that_its_backup_was_finished(plain: World) -> None:
+    """Without confops.json too: an interrupted run leaves at most a line without an end."""
+    (plain.repository / "confops.json").unlink()
+    [dat] = plain.repository.glob("*.dat")
+    sound = dat.read_bytes()
+    dat.write_bytes(sound[:-10] + b"?" + sound[-9:])
+    assert f"The last good transaction is {plain.all[5]} of" in plain.refused()
+    assert f"The last good transaction is {plain.all[5]} of" in plain.refused("2026-03-02")
+    dat.write_bytes(sound[:-10])
+    assert "is left out, since nothing tells that its backup was finished" in plain.restore().plan.warnings[-1]
+
+
+def test_a_full_backup_that_vanished_is_missed(world: World) -> None:
+    """Its .dat file tells of it; the chain before ends earlier."""
+    world.add(2)
+    world.backup()
+    world.add(2)
+    path = world.file(world.backup(full="weekly"))
+    path.unlink()
+    for sentence in (world.refused(), world.refused("2026-03-02")):
+        assert f"{path.stem}.dat belongs to no backup here. The last good transaction is {world.all[1]} of" in sentence
+    assert world.restored(tid=world.all[1]) == world.prefix(world.all[1])
+
+
+def test_a_transaction_comes_from_another_chain_when_one_is_damaged(world: World) -> None:
+    """The damage lies before the file that holds it, so only the run finds it, and check mode, which reads the same."""
+    world.add(2)
+    first = world.backup()
+    world.add(2)
+    world.backup()
+    world.backup(full="weekly")
+    flip(world.file(first), -5)
+    tid = world.all[3]
+    assert world.restored(tid=tid) == world.prefix(tid)
+    [warning] = world.restore(tid=tid, check=True).plan.warnings or [""]
+    assert "damaged" in warning or not warning
 
 
 def test_a_newest_backup_that_vanished_is_told(plain: World) -> None:
