@@ -5,12 +5,15 @@
 A FileStorage only grows and its tids ascend, so a moment is a cut behind the last transaction that is not later. A pack is the
 exception. It rewrites what is older than its time: such transactions have the status p and hold only what was still current
 then. A database cut before the last of them would lack objects, so that is never done; the chain before has it, or nothing.
+
+One flipped bit in a tid moves a transaction by years. So the first bytes of a file only tell which files to read. Nothing is
+decided before the file that holds the cut, and the file that proves where the later transactions begin, agree with their md5.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+import hashlib
 import os
 import re
 import zlib
@@ -18,7 +21,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from zoneinfo import ZoneInfo
 
 from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _prune, _repository, _repozo
@@ -27,6 +30,8 @@ from ansible_collections.confops.indico.plugins.module_utils._repository import 
 
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,6}))?(Z|[+-]\d\d:\d\d)?")
 _INSTANT = timedelta(microseconds=1)  # the finest that a datetime holds; a tid is finer
+_ORPHAN = re.compile(r"(\d{4}(?:-\d\d){5})\.dat belongs to no backup here\.")  # a sentence of _repository.read
+_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"  # the md5 of no bytes
 _CLOCKS = timedelta(days=1)  # how far a stamp may lie from the transactions of its backup, when files are passed over by their stamp
 
 
@@ -88,7 +93,7 @@ class Listing:
 
 def iso(moment: datetime) -> str:
     """Return a moment (UTC) so that it can be given as a time again."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.year:04}{moment:-%m-%dT%H:%M:%S.%fZ}"  # strftime writes the year 1 with one digit
 
 
 def moment_of(text: str, zone: str = "UTC", *, end: bool = True) -> datetime:
@@ -154,7 +159,7 @@ def wanted_time(text: str, zone: str) -> Wanted:
 def wanted_transaction(text: str) -> Wanted:
     """Return what a tid of 16 hexadecimal digits asks for. Raises RepositoryError."""
     if not re.fullmatch(r"[0-9a-fA-F]{16}", text):
-        raise RepositoryError(f"The transaction {text!r} is not understood: its id has 16 hexadecimal digits.")
+        raise RepositoryError(f"The transaction {text!r} is not understood: its id has 16 hexadecimal digits. Write it between quotes.")
     limit = bytes.fromhex(text)
     return Wanted(limit, time_of(limit), True, f"The transaction {text.lower()}")
 
@@ -204,25 +209,120 @@ def walk(pieces: Iterator[bytes], position: int) -> Iterator[Record]:
         position = end
 
 
-def file_records(repository: str, file: DataFile, entry: Entry) -> Generator[Record, None, None]:
-    """Yield each transaction of a data file. Raises RepositoryError when it does not consist of whole ones."""
+class Damage(RepositoryError):
+    """A file of the repository does not hold what was backed up."""
+
+
+def verified(repository: str, file: DataFile, entry: Entry) -> Generator[bytes, None, None]:
+    """Yield the uncompressed bytes of a data file. They count only when the end is reached: there Damage is raised if they are not what was backed up."""
+    digest, size, expected = hashlib.md5(usedforsecurity=False), 0, entry.end - entry.start
     blocks = _repository.blocks(os.path.join(repository, file.name), file.compressed)
-    position = entry.start or HEAD
-    for record in walk(_repository.ahead(blocks) if file.compressed else blocks, entry.start):
-        yield record
-        position = record.end
-    if position != entry.end:
-        raise RepositoryError(f"{file.name} is damaged: no whole transaction begins at byte {position - entry.start} of what it holds.")
-
-
-def _first_tid(repository: str, file: DataFile) -> bytes | None:
-    """Return the tid that a data file begins with, None when it does not begin as one does."""
     try:
-        with open(os.path.join(repository, file.name), "rb", buffering=0) as stream:
+        for piece in _repository.ahead(blocks) if expected > CHUNK else blocks:
+            digest.update(piece)
+            size += len(piece)
+            if size > expected:
+                raise Damage(f"{file.name} is damaged: it holds more than the {expected} bytes that its .dat file says.")
+            yield piece
+    except OSError as error:
+        raise Damage(f"{file.name} cannot be read: {error.strerror}.") from error
+    except RepositoryError as error:
+        raise error if isinstance(error, Damage) else Damage(str(error)) from error
+    if size != expected:
+        raise Damage(f"{file.name} is damaged: it holds {size} bytes of {expected}.")
+    if digest.hexdigest() != entry.md5:
+        raise Damage(f"{file.name} is damaged: its md5 is {digest.hexdigest()}, its .dat file says {entry.md5}.")
+
+
+def file_records(repository: str, file: DataFile, entry: Entry) -> Generator[Record, None, None]:
+    """Yield each transaction of a data file. They count only when the end is reached: there Damage is raised if the file is not as it was backed up."""
+    position = entry.start or HEAD
+    with contextlib.closing(verified(repository, file, entry)) as pieces:
+        for record in walk(pieces, entry.start):
+            yield record
+            position = record.end
+        deque(pieces, maxlen=0)
+    if position != entry.end:
+        raise _not_whole(file, entry, position)
+
+
+def _not_whole(file: DataFile, entry: Entry, position: int) -> Damage:
+    return Damage(f"{file.name} is damaged: no whole transaction begins at byte {position - entry.start} of what it holds.")
+
+
+class Look(NamedTuple):
+    """What a data file, which agrees with its md5, tells of a moment.
+
+    found is its last transaction that is not later, later the tid of its first one that is; packed: a pack has rewritten that one.
+    earliest, of a full backup, is the first tid at which the database is whole: the last that a pack rewrote, or the first of all.
+    """
+
+    found: Record | None
+    later: bytes | None
+    packed: bool
+    earliest: bytes | None
+
+
+class Files:
+    """The data files of one repository, as one plan reads them: each is read once for a moment, and compared with its md5 to the end."""
+
+    def __init__(self, repository: str) -> None:
+        self.repository = repository
+        self._looks: dict[tuple[str, bytes], Look | Damage] = {}
+
+    def look(self, file: DataFile, entry: Entry, limit: bytes) -> Look:
+        """Return what a file tells of the moment whose greatest tid is limit. Raises Damage."""
+        key = (file.name, limit)
+        if key not in self._looks:
+            try:
+                self._looks[key] = _look(self.repository, file, entry, limit)
+            except Damage as error:
+                self._looks[key] = error
+        seen = self._looks[key]
+        if isinstance(seen, Damage):
+            raise seen
+        return seen
+
+
+def _look(repository: str, file: DataFile, entry: Entry, limit: bytes) -> Look:
+    found: Record | None = None
+    later: Record | None = None
+    earliest: Record | None = None
+    settled, reduced = not file.full, ""
+    with contextlib.closing(verified(repository, file, entry)) as pieces:
+        for record in walk(pieces, entry.start):
+            if not settled and earliest and not record.packed:
+                settled = True
+            elif not settled:
+                earliest = record
+            if found and later is None and record.tid <= found.tid:
+                reduced = f"{file.name}: the transaction {record.tid.hex()} is not newer than {found.tid.hex()} before it, so its transactions tell no time."
+                break
+            if later is None and record.tid > limit:
+                later = record
+            elif later is None:
+                found = record
+            if later and settled:
+                break
+        deque(pieces, maxlen=0)  # the md5 is of all of it
+    if reduced:
+        raise Damage(reduced)
+    position = found.end if found else entry.start or HEAD
+    if later is None and position != entry.end:
+        raise _not_whole(file, entry, position)
+    return Look(found, later and later.tid, later is not None and later.packed, earliest and earliest.tid)
+
+
+def _first_tid(repository: str, file: DataFile, entry: Entry) -> bytes | None:
+    """Return the tid that a data file seems to begin with, None when it does not begin as one does. It only tells which files to read."""
+    if file.full and entry.end == HEAD:
+        return b""  # a database without a transaction, before all that follow
+    try:
+        with _repository.open_regular(os.path.join(repository, file.name), follow=True, buffering=0) as stream:
             start = stream.read(65536)
         if file.compressed:
             start = zlib.decompressobj(wbits=31).decompress(start, 64)
-    except (OSError, zlib.error):
+    except (OSError, zlib.error, RepositoryError):
         return None
     if file.full:
         start = start[HEAD:] if start[:HEAD] in _filestorage.MAGIC else b""
@@ -232,19 +332,63 @@ def _first_tid(repository: str, file: DataFile) -> bytes | None:
 def open_repository(path: str) -> tuple[Repository, list[str]]:
     """Read a repository as its next backup will find it, and return a warning for each thing that is wrong in it.
 
-    The newest data file without its line in the .dat file is what an interrupted run left, and does not count.
-    Raises RepositoryError when there is no backup.
+    The newest data file without its line in the .dat file is what an interrupted run left, and does not count, unless
+    something tells that it was stored. Raises RepositoryError when there is no backup.
     """
-    repository = _prune.read(path)
+    repository, state = _prune.read(path), _repository.read_state(path)
     warnings = repository.unfinished + repository.all_problems()
     newest = repository.chains[-1] if repository.chains else None
-    if newest and [entry.name for entry in newest.entries] == newest.names[:-1]:
+    if newest and [entry.name for entry in newest.entries] == newest.names[:-1] and not _acknowledged(path, newest, state):
+        warnings.append(f"{newest.names[-1]} is left out, since nothing tells that its backup was finished: what it holds is not restored.")
         newest.files.pop()
         if not newest.files:
             repository.chains.pop()
     if not repository.chains:
         raise RepositoryError(f"The repository {path} holds no full backup. {' '.join(warnings)}".rstrip())
+    warnings += _lost(repository, state)
+    for chain in repository.chains:
+        _pass_over_empty(chain)
+    _miss_newer(repository)
     return repository, warnings
+
+
+def _acknowledged(path: str, chain: Chain, state: dict[str, Any]) -> bool:
+    """Whether the run came to its end that wrote the newest file of a chain: confops.json remembers it, or its line is there, but damaged."""
+    name = chain.names[-1]
+    if name in _repository.section(state, "stored") and state.get("writing") != name:
+        return True
+    with contextlib.suppress(OSError, RepositoryError):
+        dat = _repository.read_small(os.path.join(path, f"{chain.stamp}.dat"), follow=True)
+        return dat.count(b"\n") > len(chain.entries)  # a run that was interrupted leaves at most a line without an end
+    return False
+
+
+def _miss_newer(repository: Repository) -> None:
+    """Count a .dat file without its full backup, newer than all backups, as damage of the newest chain: what it tells of is not there."""
+    newest = repository.chains[-1]
+    for sentence in repository.problems:
+        match = _ORPHAN.fullmatch(sentence)
+        if match and match[1] > newest.files[-1].stamp:
+            newest.problems.append(sentence)
+            newest.entries.append(Entry(f"{match[1]}.fs", newest.end, newest.end, ""))
+
+
+def _pass_over_empty(chain: Chain) -> None:
+    """Leave out incremental backups of no bytes. Stock repozo makes one when a transaction is being written and none has ended."""
+    empty = {entry.name for entry in chain.entries if entry.start == entry.end and entry.start > 0 and entry.md5 == _NOTHING}
+    if chain.names == [entry.name for entry in chain.entries]:
+        chain.files = [file for file in chain.files if file.name not in empty]
+        chain.entries = [entry for entry in chain.entries if entry.name not in empty]
+
+
+def _lost(repository: Repository, state: dict[str, Any]) -> list[str]:
+    """Return a warning when confops.json remembers a newer backup than there is."""
+    tail, newest = state.get("tail"), repository.chains[-1]
+    stamp, end = (tail.get("chain"), tail.get("end")) if isinstance(tail, dict) else (None, None)
+    if not isinstance(stamp, str) or not isinstance(end, int) or (newest.stamp, newest.end) >= (stamp, end):
+        return []
+    held = {chain.stamp: chain.end for chain in repository.chains}.get(stamp, 0)
+    return [f"{_repository.STATE} remembers the chain {stamp} up to byte {end} of the database; the repository holds {held} bytes of that."]
 
 
 def sound(chain: Chain) -> int:
@@ -258,49 +402,101 @@ def sound(chain: Chain) -> int:
     return min(len(chain.files), len(chain.entries))
 
 
-def refuse_damaged(chain: Chain, whole: Record | None, more: str = "") -> RepositoryError:
-    """Return the error for a chain of which more would be needed than is whole, up to a transaction if it is known."""
-    reach = f". Up to the transaction {whole.tid.hex()} of {iso(whole.transaction().time)} it can be restored" if whole else ""
-    return RepositoryError(f"The chain {chain.stamp} is damaged: {' '.join(filter(None, [*chain.problems, more]))[:-1]}{reach}.")
+def refuse_damaged(chain: Chain, more: str = "") -> Damage:
+    """Return the error for a chain of which more would be needed than is whole."""
+    return Damage(f"The chain {chain.stamp} is damaged: {' '.join(dict.fromkeys(filter(None, [*chain.problems, more])))}")
 
 
 # Finding a moment
 
 
-def locate(repository: str, chain: Chain, limit: bytes) -> Cut:
-    """Find the last transaction of a chain that is not after limit. Raises RepositoryError when a damaged file may hold it.
+def locate(files: Files, chain: Chain, limit: bytes) -> Cut:
+    """Find the last transaction of a chain that is not after limit. Raises Damage when a damaged file may hold it.
 
-    Only the first bytes of each file and one whole file are read.
+    The first bytes of each file tell where to look. The file found so is compared with its md5, and the one behind it too,
+    when only that one proves that nothing more is wanted. The files before are compared when the database is written.
     """
-    whole, later, number = sound(chain), None, -1
-    broken = ""
-    for index, file in enumerate(chain.files[:whole]):
-        first = _first_tid(repository, file)
+    firsts, broken = _firsts(files.repository, chain)
+    number = sum(first <= limit for first in firsts) - 1
+    try:
+        return _cut(files, chain, limit, number, len(firsts), broken)
+    except Damage as error:
+        with contextlib.suppress(Damage):
+            # The wanted transaction may end the file before. Then no other file is needed as a proof.
+            before = _cut(files, chain, limit, number - 1, len(firsts), broken) if number > 0 else None
+            if before and before.tid == limit:
+                return before
+        raise refuse_damaged(chain, str(error)) from error
+
+
+def _firsts(repository: str, chain: Chain) -> tuple[list[bytes], str]:
+    """Return the tids that the files of a chain seem to begin with, as far as they can be right, and a sentence about the first that cannot."""
+    firsts: list[bytes] = []
+    for file, entry in list(zip(chain.files, chain.entries))[: sound(chain)]:
+        first = _first_tid(repository, file, entry)
         if first is None:
-            whole, broken = index, f"{file.name} does not begin with a transaction."
-            break
-        if first > limit:
-            later = first
-            break
-        number = index
+            return firsts, f"{file.name} does not begin with a transaction."
+        if firsts and first <= firsts[-1]:
+            return firsts, f"{file.name} begins with the transaction {first.hex()}, which is not newer than {firsts[-1].hex()} in the file before."
+        firsts.append(first)
+    return firsts, ""
+
+
+def _cut(files: Files, chain: Chain, limit: bytes, number: int, whole: int, broken: str) -> Cut:
+    """Return where a moment falls in a chain, of which so many files seem whole, when the file of that number holds it; -1: it is before all. Raises Damage."""
+    pairs = list(zip(chain.files, chain.entries))[:whole]
     if number < 0:
-        if later is None:
-            raise refuse_damaged(chain, None, broken)
-        return Cut(chain, [], 0, None, later, False)
-    found, packed, end = None, False, 0
-    with contextlib.closing(file_records(repository, chain.files[number], chain.entries[number])) as records:
-        for record in records:
-            if record.tid > limit:
-                later, packed = record.tid, record.packed
+        if not pairs:
+            raise Damage(broken)
+        return Cut(chain, [], 0, None, files.look(*pairs[0], limit).later, False)
+    look = files.look(*pairs[number], limit)
+    found, later = look.found, look.later
+    exactly = found is not None and found.tid == limit
+    if later is None and not exactly and number + 1 < whole:
+        later = files.look(*pairs[number + 1], limit).later
+    if later is None and not exactly and not whole == len(chain.files) == len(chain.entries):
+        raise Damage(broken)
+    return Cut(chain, chain.files[: number + 1], found.end if found else 0, found, later, look.packed)
+
+
+def last_good(files: Files, chains: list[Chain], limit: bytes) -> tuple[Chain, Record] | None:
+    """Return the last transaction, not after limit, of which every byte up to it agrees with its md5, and its chain; None when there is none."""
+    for chain in reversed(chains):
+        good: Record | None = None
+        for file, entry in list(zip(chain.files, chain.entries))[: sound(chain)]:
+            try:
+                look = files.look(file, entry, limit)
+            except Damage:
                 break
-            found, end = record, record.end
-    surely = whole == len(chain.files) == len(chain.entries) or (found and found.tid == limit)
-    if later is None and not surely:
-        raise refuse_damaged(chain, found, broken)
-    return Cut(chain, chain.files[: number + 1], end, found, later, packed)
+            good = None if look.packed else look.found or good
+            if look.later is not None:
+                break
+        if good:
+            return chain, good
+    return None
 
 
-def select(repository: Repository, wanted: Wanted) -> tuple[Cut, list[str]]:
+def behind(repository: Repository, limit: bytes) -> tuple[int, bytes]:
+    """Return how many transactions of the newest chain are later than limit, and the newest tid. Damaged files end the count."""
+    chain, count, newest = repository.chains[-1], 0, limit
+    firsts, _broken = _firsts(repository.path, chain)
+    begin = max(0, sum(first <= limit for first in firsts) - 1)
+    with contextlib.suppress(Damage):
+        for pair in list(zip(chain.files, chain.entries))[begin : len(firsts)]:
+            for record in file_records(repository.path, *pair):
+                if record.tid > limit:
+                    count, newest = count + 1, max(newest, record.tid)
+    return count, newest
+
+
+def way_out(good: Record | None) -> str:
+    """Return a sentence for a refusal: what can be restored instead, and how."""
+    if not good:
+        return "No transaction before can be restored."
+    return f"The last good transaction is {good.tid.hex()} of {iso(time_of(good.tid))}; to restore to it, set transaction to its id."
+
+
+def select(files: Files, repository: Repository, wanted: Wanted) -> tuple[Cut, list[str]]:
     """Find the chain that holds a wanted moment as it was, and where. Return the cut and warnings.
 
     The stamps tell only where to begin; what counts are the transactions. A chain that has none after the moment may have
@@ -313,26 +509,26 @@ def select(repository: Repository, wanted: Wanted) -> tuple[Cut, list[str]]:
     damage: RepositoryError | None = None
     for chain in chains[start:]:
         try:
-            tried.append(locate(repository.path, chain, wanted.limit))
+            tried.append(locate(files, chain, wanted.limit))
         except RepositoryError as error:
             damage = damage or error
             continue
         if tried[-1].later is not None or (wanted.exact and _is_there(tried[-1], wanted)):
             break
     # Another chain may stand in for a damaged one, but only if it surely has the moment.
-    if damage and not (tried and _is_there(tried[-1], wanted) and (tried[-1].later is not None or tried[-1].chain is chains[-1])):
+    if damage and not (tried and _is_there(tried[-1], wanted) and (wanted.exact or tried[-1].later is not None or tried[-1].chain is chains[-1])):
         raise damage
     for chain in reversed(chains[:start]):
         if any(_is_there(cut, wanted) for cut in tried) or tried[-1].later is None:
             break
-        tried.append(locate(repository.path, chain, wanted.limit))
+        tried.append(locate(files, chain, wanted.limit))
     # After a restore the next chain may know less than the one before: what went furthest is how it was. Of two, the first was packed less.
     there = [cut for cut in tried if _is_there(cut, wanted)]
     best = max(there, key=lambda cut: cut.tid, default=None)
     if best is None and tried[-1].later is None and tried[-1].chain is chains[-1]:
         best = tried[-1]
     if best is None:
-        raise _unreachable(repository.path, wanted, tried)
+        raise _unreachable(files, wanted, tried)
     warnings = [str(damage)] if damage else []
     surely = any(cut.tid == best.tid and (cut.later is not None or cut.chain is chains[-1]) for cut in [best, *there])
     if best.transaction and not surely and best.transaction.transaction().time < wanted.moment:
@@ -355,10 +551,10 @@ def _is_there(cut: Cut, wanted: Wanted) -> bool:
     return cut.transaction is not None and not cut.packed and (not wanted.exact or cut.tid == wanted.limit)
 
 
-def _unreachable(repository: str, wanted: Wanted, tried: list[Cut]) -> RepositoryError:
+def _unreachable(files: Files, wanted: Wanted, tried: list[Cut]) -> RepositoryError:
     """Return the error for a moment that no chain holds whole, with the nearest that can be had."""
     before = [cut.transaction.tid for cut in tried if cut.transaction and not cut.packed]
-    after = [cut.later if cut.transaction and not cut.packed else _earliest(repository, cut.chain) for cut in tried]
+    after = [cut.later if cut.transaction and not cut.packed else _earliest(files, cut.chain, wanted.limit) for cut in tried]
     if any(cut.transaction and cut.packed and cut.transaction.tid == wanted.limit for cut in tried):
         says = "was rewritten by a pack: the database as of then is not whole any more"
     elif wanted.exact:
@@ -368,15 +564,11 @@ def _unreachable(repository: str, wanted: Wanted, tried: list[Cut]) -> Repositor
     return RepositoryError(f"{wanted.text} {says}. {nearest(max(before, default=None), min(filter(None, after), default=None))}")
 
 
-def _earliest(repository: str, chain: Chain) -> bytes | None:
-    """Return the first transaction of a chain at which the database is whole: the last that a pack rewrote, or the first of all."""
-    found: Record | None = None
-    with contextlib.closing(file_records(repository, chain.files[0], chain.entries[0])) as records:
-        for record in records:
-            if found and not record.packed:
-                break
-            found = record
-    return found and found.tid
+def _earliest(files: Files, chain: Chain, limit: bytes) -> bytes | None:
+    """Return the first transaction of a chain at which the database is whole, None when its full backup is damaged."""
+    with contextlib.suppress(Damage):
+        return files.look(chain.files[0], chain.entries[0], limit).earliest
+    return None
 
 
 def nearest(before: bytes | None, after: bytes | None) -> str:
@@ -395,24 +587,46 @@ def nearest(before: bytes | None, after: bytes | None) -> str:
 def listed(repository: Repository, since: datetime | None, until: datetime | None, limit: int, live: str | None) -> Listing:
     """Return the transactions from since to until (UTC) that can be restored, at most limit of them, the newest.
 
-    live is a database that continues the newest chain, whose transactions count too.
+    live is a database that continues the newest chain, whose transactions count too. Raises RepositoryError.
     """
     low = limit_of(since - _INSTANT) if since and since.year > 1900 else b""
-    high = limit_of(until) if until else b"\xff" * 8
-    kept: deque[Record] = deque(maxlen=limit)
-    listing, newest, count = Listing([], False), b"", 0
+    window = _Window(low, limit_of(until) if until else b"\xff" * 8, limit)
+    warnings: list[str] = []
     for number in range(len(repository.chains)):
-        if not _concerns(repository.chains, number, since, until):
-            continue
-        before: Record | None = None
-        for record in itertools.chain(_chain_records(repository, number, low, high, live, listing.warnings), [None]):
+        if _concerns(repository.chains, number, since, until):
+            _list_chain(repository, number, window, live, warnings)
+    return Listing(list(window.kept), window.count > limit, warnings)
+
+
+class _Window:
+    """Collects the transactions behind low up to high (tids); the newest are kept, as many as limit. What a file holds counts when all of it was read."""
+
+    def __init__(self, low: bytes, high: bytes, limit: int) -> None:
+        self.low, self.high, self.count, self.newest = low, high, 0, b""
+        self.kept: deque[Record] = deque(maxlen=limit)
+        self.before: Record | None = None
+
+    def take(self, records: Iterator[Record]) -> bool:
+        """Take in one file. Return whether it goes beyond high. Raises Damage when the file is not as it was backed up; then it counts for nothing."""
+        fresh: deque[Record] = deque(maxlen=self.kept.maxlen)
+        before, count, newest, beyond = self.before, self.count, self.newest, False
+        for record in records:
             # A transaction that a rewritten one follows cannot be restored from here.
-            if before and not (record and record.packed) and low < before.tid <= high and before.tid > newest:
-                kept.append(before)
+            if before and not beyond and not record.packed and self.low < before.tid <= self.high and before.tid > newest:
+                fresh.append(before)
                 newest, count = before.tid, count + 1
+            beyond = beyond or record.tid > self.high
             before = record
-    listing.records, listing.more = list(kept), count > limit
-    return listing
+        self.before, self.count, self.newest = before, count, newest
+        self.kept.extend(fresh)
+        return beyond
+
+    def end(self) -> None:
+        """Take in the last transaction of a chain, which nothing follows."""
+        last, self.before = self.before, None
+        if last and self.low < last.tid <= self.high and last.tid > self.newest:
+            self.kept.append(last)
+            self.newest, self.count = last.tid, self.count + 1
 
 
 def _concerns(chains: list[Chain], number: int, since: datetime | None, until: datetime | None) -> bool:
@@ -422,28 +636,25 @@ def _concerns(chains: list[Chain], number: int, since: datetime | None, until: d
     return not (begin and until and begin - until > _CLOCKS) and not (end and since and since - end > _CLOCKS)
 
 
-def _chain_records(repository: Repository, number: int, low: bytes, high: bytes, live: str | None, warnings: list[str]) -> Iterator[Record]:
-    """Yield a chain's transactions in a range of tids and one on each side. What a damaged file holds is missing; a warning says so."""
+def _list_chain(repository: Repository, number: int, window: _Window, live: str | None, warnings: list[str]) -> None:
+    """Take in what a chain has of the window. What lies in a damaged file or behind it cannot be restored and is missing; a warning says so."""
     chain = repository.chains[number]
-    files = list(zip(chain.files, chain.entries))[: sound(chain)]
-    firsts = [_first_tid(repository.path, file) or b"" for file, _entry in files]
+    firsts, broken = _firsts(repository.path, chain)
     try:
-        for index, (file, entry) in enumerate(files):
-            if index + 1 < len(files) and firsts[index + 1] <= low:
-                continue
-            with contextlib.closing(file_records(repository.path, file, entry)) as records:
-                for record in records:
-                    yield record
-                    if record.tid > high:
-                        return
-        if live and number + 1 == len(repository.chains):
+        beyond = False
+        for index, pair in enumerate(list(zip(chain.files, chain.entries))[: len(firsts)]):
+            if index + 1 == len(firsts) or firsts[index + 1] > window.low:
+                beyond = window.take(file_records(repository.path, *pair))
+            if beyond:
+                break
+        if broken and not beyond:
+            raise refuse_damaged(chain, broken)
+        if live and not beyond and number + 1 == len(repository.chains):
             with open_live(live, repository) as stream:
-                for record in walk(range_of(stream, chain.end), chain.end):
-                    yield record
-                    if record.tid > high:
-                        return
+                window.take(walk(range_of(stream, chain.end), chain.end))
     except RepositoryError as error:
         warnings.append(str(error))
+    window.end()
 
 
 # The live database
@@ -453,9 +664,9 @@ def open_live(path: str, repository: Repository) -> BinaryIO:
     """Open the database that the newest chain is of. Raises RepositoryError when the one at path is not its continuation."""
     chain = repository.chains[-1]
     if sound(chain) != len(chain.entries) or len(chain.entries) != len(chain.files):
-        raise refuse_damaged(chain, None)
+        raise refuse_damaged(chain)
     try:
-        stream = open(path, "rb", buffering=0)  # noqa: SIM115 (the caller closes it)
+        stream = _repository.open_regular(path, follow=True, buffering=0)
     except OSError as error:
         raise RepositoryError(f"The live database {path} cannot be read: {error.strerror}.") from error
     if not _repozo.same(stream, chain, _repository.read_state(repository.path)):

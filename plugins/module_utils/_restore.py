@@ -4,7 +4,7 @@
 
 The new file is written beside the target and every byte of it compared with the repository's md5 before it takes the target's
 name, in one step. Whatever moment a run is killed at, the old database or the new one is there, whole; the next run clears up.
-What was there before stays as TARGET.replaced-STAMP.
+What was there before stays as TARGET.replaced-STAMP. Where a file is damaged, nothing is written; the error names the last good transaction.
 
 While the database is written and swapped, the server's own lock is held, so no server can start on either. The order of the swap:
 
@@ -29,17 +29,19 @@ import shutil
 import stat
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, BinaryIO, Protocol
 
 from ansible_collections.confops.indico.plugins.module_utils import _filestorage, _history, _repository, _repozo
 from ansible_collections.confops.indico.plugins.module_utils._filestorage import Transaction
-from ansible_collections.confops.indico.plugins.module_utils._history import Cut, Record, Wanted
+from ansible_collections.confops.indico.plugins.module_utils._history import Cut, Damage, Files, Record, Wanted
 from ansible_collections.confops.indico.plugins.module_utils._repository import Repository, RepositoryError
 
 _RESTORED = "The restored database"
+_AHEAD = timedelta(minutes=5)  # the clocks of two hosts may differ by that much
+_LARGEST_ID = 2**32 - 2  # of a user or group
 _READ_FOR_LAST = 64 * 2**20  # a file of up to these bytes is read in advance to tell the newest transaction
 
 
@@ -182,8 +184,11 @@ def _describe(size: int, last: Transaction | None, attributes: tuple[int, int, i
 # The plan
 
 
-def plan(request: Request) -> Plan:
-    """Decide what a run does; nothing is written. Raises RepositoryError for what cannot or must not be done."""
+def plan(request: Request, files: Files | None = None) -> Plan:
+    """Decide what a run does; nothing is written. files, of the request's repository, remembers what was read of it.
+
+    Raises RepositoryError for what cannot or must not be done, and Damage when the cause is a damaged file of the repository.
+    """
     target = request.target
     replaces = _look_at(target)
     if replaces and request.confirm != target:
@@ -192,53 +197,86 @@ def plan(request: Request) -> Plan:
             + (f"; it is {request.confirm!r}." if request.confirm else ".")
         )
     attributes = _attributes(request, replaces)
-    repository, warnings = _history.open_repository(request.repository)
-    parts, last, more = _choose(repository, request)
+    repository, warnings = _opened(request)
+    parts, last, more = _choose(files or Files(request.repository), repository, request)
     chosen = Plan(target, parts, last, replaces, attributes, warnings=warnings + more)
     if replaces and replaces.bytes == chosen.bytes and _equal(chosen):
         chosen.content = False
+        _need_rights(chosen)
         return chosen
+    _need_rights(chosen)
     chosen.needed_bytes = chosen.bytes
     unfinished = sum(os.lstat(path).st_blocks * 512 for path in _unfinished(target))
     chosen.free_bytes = _repository.need_room(_RESTORED, chosen.needed_bytes, os.path.dirname(target), more=unfinished)
-    with contextlib.suppress(FileNotFoundError), open(f"{target}.lock", "rb", opener=_not_a_link) as lock:
-        try:
+    try:
+        with contextlib.suppress(FileNotFoundError), _repository.open_regular(f"{target}.lock") as lock:
             _lock(lock.fileno(), target)
-        except RepositoryError as error:  # the run refuses; a plan is made while the server still runs
-            chosen.warnings += [] if request.served else [str(error)]
+    except _InUse as error:  # the run refuses; a plan is made while the server still runs
+        chosen.warnings += [] if request.served else [str(error)]
     return chosen
 
 
+def _opened(request: Request) -> tuple[Repository, list[str]]:
+    """Return the repository with the chains that the request may use, and warnings."""
+    repository, warnings = _history.open_repository(request.repository)
+    if request.chain is not None:
+        repository = dataclasses.replace(repository, chains=[chain for chain in repository.chains if chain.stamp == request.chain])
+        if not repository.chains:
+            raise RepositoryError(f"There is no chain {request.chain} in {repository.path}.")
+    return repository, warnings
+
+
 def _look_at(target: str) -> Replaced | None:
-    if not os.path.isabs(target or "") or os.path.normpath(target) != target:
+    if not os.path.isabs(target or "") or os.path.normpath(target) != target or "\0" in target:
         raise RepositoryError(f"The target {target} must be an absolute path without '.', '..', doubled or trailing slashes.")
     if not os.path.isdir(os.path.dirname(target)):
         raise RepositoryError(f"The directory of {target} does not exist.")
+    for suffix in ("lock", "index", "tmp", "pack"):
+        _need_file_or_nothing(f"{target}.{suffix}")
     try:
         found = os.lstat(target)
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(found.st_mode):
-        raise RepositoryError(f"{target} is not a file{' but a link' if stat.S_ISLNK(found.st_mode) else ''}; name the database itself.")
+    if stat.S_ISLNK(found.st_mode):
+        raise RepositoryError(f"{target} is a link to {os.path.realpath(target)}, which a restore would not replace. Set target to the path of the file.")
+    _need_file_or_nothing(target)
     last = None
-    with open(target, "rb", opener=_not_a_link) as stream, contextlib.suppress(_filestorage.FileStorageError):  # it may be damaged: that is why it is replaced
+    with _repository.open_regular(target) as stream, contextlib.suppress(_filestorage.FileStorageError):  # it may be damaged: that is why it is replaced
         last = _filestorage.ending_at(stream, found.st_size)
     return Replaced(found.st_size, last, (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)))
 
 
-def _not_a_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW)
+def _need_file_or_nothing(path: str) -> None:
+    """Raise RepositoryError when the path is there and is no file: opening a FIFO may never return, and a directory cannot be replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise RepositoryError(f"{path} is {_repository.kind_of(mode)}, not a file. Remove it first.")
+
+
+def _need_rights(chosen: Plan) -> None:
+    """Raise RepositoryError for what this user may not do, so that check mode refuses what the run would."""
+    target, replaces = chosen.target, chosen.replaces
+    if chosen.content:
+        _repository.need_writable(os.path.dirname(target))
+    if replaces and chosen.changed and os.geteuid() == 0 and not os.access(target, os.W_OK, effective_ids=True):
+        raise RepositoryError(f"{target} cannot be replaced: it is immutable, or its file system is read-only.")
+    if not chosen.changed or os.geteuid() == 0:
+        return
+    lock = f"{target}.lock"
+    if chosen.content and os.path.lexists(lock) and not os.access(lock, os.R_OK | os.W_OK, effective_ids=True):
+        raise RepositoryError(f"{lock} cannot be opened by this user, so nobody can tell whether {target} is in use.")
+    uid, gid, _mode = chosen.attributes
+    if uid != os.geteuid() or gid not in {os.getegid(), *os.getgroups()}:
+        raise RepositoryError(f"Only root can give {target} to user {uid} and group {gid}. Run this as root, or set owner and group.")
 
 
 def _attributes(request: Request, replaces: Replaced | None) -> tuple[int, int, int]:
     uid, gid, mode = replaces.attributes if replaces else (os.geteuid(), os.getegid(), 0o600)
-    try:
-        if request.owner is not None:
-            uid = int(request.owner) if request.owner.isdigit() else pwd.getpwnam(request.owner).pw_uid
-        if request.group is not None:
-            gid = int(request.group) if request.group.isdigit() else grp.getgrnam(request.group).gr_gid
-    except KeyError as error:
-        raise RepositoryError(f"This host does not know the owner {request.owner} or the group {request.group}.") from error
+    if request.owner is not None:
+        uid = _identity("owner", request.owner, lambda name: pwd.getpwnam(name).pw_uid)
+    if request.group is not None:
+        gid = _identity("group", request.group, lambda name: grp.getgrnam(name).gr_gid)
     if request.mode is not None:
         if not re.fullmatch(r"0?[0-7]{4}", request.mode):
             raise RepositoryError(f"The mode is {request.mode!r}; write it in octal digits between quotes, like '0600'.")
@@ -246,24 +284,36 @@ def _attributes(request: Request, replaces: Replaced | None) -> tuple[int, int, 
     return uid, gid, mode
 
 
-def _choose(repository: Repository, request: Request) -> tuple[list[Part], Transaction | None, list[str]]:
+def _identity(option: str, name: str, known: Callable[[str], int]) -> int:
+    """Return the number of a user or group that is given by name or number. Raises RepositoryError."""
+    if re.fullmatch(r"[0-9]+", name):
+        if len(name) > 10 or int(name) > _LARGEST_ID:
+            raise RepositoryError(f"The {option} is {name}; a number of a user or group is at most {_LARGEST_ID}.")
+        return int(name)
+    try:
+        return known(name)
+    except KeyError as error:
+        raise RepositoryError(f"This host does not know the {option} {name}.") from error
+
+
+def _choose(files: Files, repository: Repository, request: Request) -> tuple[list[Part], Transaction | None, list[str]]:
     """Return the parts of the result, its newest transaction if that is known, and warnings."""
-    if request.chain is not None:
-        repository = dataclasses.replace(repository, chains=[chain for chain in repository.chains if chain.stamp == request.chain])
-        if not repository.chains:
-            raise RepositoryError(f"There is no chain {request.chain} in {repository.path}.")
     wanted, chain = request.wanted, repository.chains[-1]
     if wanted is None:
         if not _history.sound(chain) == len(chain.files) == len(chain.entries):
-            _history.locate(repository.path, chain, b"\xff" * 8)  # which says how far it reaches
+            raise _history.refuse_damaged(chain)
         parts = _parts(repository, Cut(chain, chain.files, chain.end, None, None, False))
-        return (*_with_live(repository, request, parts, None), []) if request.live else (parts, _last_of(repository), [])
-    cut, warnings = _history.select(repository, wanted)
+        if request.live:
+            parts, last_of_all, _none = _with_live(repository, request, parts, None)
+        else:
+            last_of_all = _last_of(repository)
+        return parts, last_of_all, _dated_ahead(repository, last_of_all)
+    cut, warnings = _history.select(files, repository, wanted)
     parts, last = _parts(repository, cut), cut.transaction
     beyond = cut.later is None and cut.chain is chain and cut.tid != wanted.limit
     if beyond and request.live:
-        parts, found = _with_live(repository, request, parts, last)
-        return parts, found, warnings
+        parts, found, more = _with_live(repository, request, parts, last)
+        return parts, found, warnings + more
     if beyond and wanted.exact:
         raise RepositoryError(f"{wanted.text} is not in the repository. {_history.nearest(cut.tid, None)}")
     if beyond and last and wanted.moment > _history.stamp_end(chain.files[-1]):
@@ -271,7 +321,42 @@ def _choose(repository: Repository, request: Request) -> tuple[list[Part], Trans
             f"The newest backup is of {chain.files[-1].stamp}, before the wanted time:"
             f" what was committed after {_history.iso(last.transaction().time)} is not in it and not restored."
         )
-    return parts, last and last.transaction(), warnings
+    return parts, last and last.transaction(), warnings + _left_out(wanted, cut.later, lambda: _history.behind(repository, wanted.limit))
+
+
+def _clock() -> datetime:
+    """Return the moment behind which no transaction can lie, unless a clock is or was wrong."""
+    return datetime.now(timezone.utc) + _AHEAD
+
+
+def _dated_ahead(repository: Repository, last: Transaction | None) -> list[str]:
+    """Return a warning when the restored database ends with transactions of the future. last is its newest one, if known."""
+    if last is None or last.time <= _clock():
+        return []
+    count, _newest = _history.behind(repository, _history.limit_of(_clock()))
+    return [
+        f"{_many(max(count, 1))} from the future, by this host's clock; the newest is {last.tid} of {_history.iso(last.time)}."
+        " A clock was wrong when it was committed, or this host's clock is wrong now. Without a time, all of it is restored."
+    ]
+
+
+def _left_out(wanted: Wanted, later: bytes | None, behind: Callable[[], tuple[int, bytes]]) -> list[str]:
+    """Return a warning when a time leaves out transactions only since their tids lie in the future.
+
+    Tids ascend, so later, the first that is left out, tells for all of them; behind counts them and finds the newest.
+    """
+    if wanted.exact or later is None or _history.time_of(later) <= _clock():
+        return []
+    count, newest = behind()
+    return [
+        f"{wanted.text} leaves out transactions: {_many(count)} from the future, by this host's clock; the newest is {newest.hex()} of"
+        f" {_history.iso(_history.time_of(newest))}. They may have been committed before that time, when a clock was wrong."
+        " To restore them too, leave the time out or name a transaction."
+    ]
+
+
+def _many(count: int) -> str:
+    return "1 transaction is" if count == 1 else f"{count} transactions are"
 
 
 def _parts(repository: Repository, cut: Cut) -> list[Part]:
@@ -281,21 +366,22 @@ def _parts(repository: Repository, cut: Cut) -> list[Part]:
     ]
 
 
-def _with_live(repository: Repository, request: Request, parts: list[Part], last: Record | None) -> tuple[list[Part], Transaction | None]:
-    """Append what the live database has beyond the chain, up to the wanted moment."""
-    wanted, live, later = request.wanted, request.live or "", None
+def _with_live(repository: Repository, request: Request, parts: list[Part], last: Record | None) -> tuple[list[Part], Transaction | None, list[str]]:
+    """Append what the live database has beyond the chain, up to the wanted moment. Return the parts, the newest transaction and warnings."""
+    wanted, live, later, count, newest = request.wanted, request.live or "", None, 0, b""
     with _history.open_live(live, repository) as stream:
         end = start = repository.chains[-1].end
         for record in _history.walk(_history.range_of(stream, start), start):
-            if wanted and record.tid > wanted.limit:
-                later = record.tid
-                break
-            last, end = record, record.end
+            if later or (wanted and record.tid > wanted.limit):
+                later, count, newest = later or record.tid, count + 1, max(newest, record.tid)
+            else:
+                last, end = record, record.end
     if wanted and wanted.exact and not (last and last.tid == wanted.limit):
         raise RepositoryError(f"{wanted.text} is neither in the repository nor in {live}. {_history.nearest(last and last.tid, later)}")
+    warnings = _left_out(wanted, later, lambda: (count, newest)) if wanted else []
     if end == start:
-        return parts, last.transaction() if last else _last_of(repository)
-    return [*parts, Part(live, False, start, end, end, None)], last and last.transaction()
+        return parts, last.transaction() if last else _last_of(repository), warnings
+    return [*parts, Part(live, False, start, end, end, None)], last and last.transaction(), warnings
 
 
 def _last_of(repository: Repository) -> Transaction | None:
@@ -303,8 +389,11 @@ def _last_of(repository: Repository) -> Transaction | None:
     chain = repository.chains[-1]
     file, entry = chain.files[-1], chain.entries[-1]
     if file.full and not file.compressed:
-        with open(os.path.join(repository.path, file.name), "rb") as stream:
-            return _filestorage.ending_at(stream, entry.end)
+        with _repository.open_regular(os.path.join(repository.path, file.name), follow=True) as stream:
+            last = _filestorage.ending_at(stream, entry.end)
+        if last is None and entry.end > _filestorage.HEAD:
+            raise Damage(f"{file.name} holds no whole database: it ends with no committed transaction.")
+        return last
     if file.bytes > _READ_FOR_LAST:
         return None
     records = deque(_history.file_records(repository.path, file, entry), maxlen=1)
@@ -315,7 +404,7 @@ def _equal(chosen: Plan) -> bool:
     """Whether the target, which has the size of the result, is the result. The newest part is the likeliest to differ."""
     if chosen.last_transaction and chosen.replaces and chosen.replaces.last_transaction != chosen.last_transaction:
         return False
-    with open(chosen.target, "rb", buffering=0, opener=_not_a_link) as stream:
+    with _repository.open_regular(chosen.target, buffering=0) as stream:
         for part in reversed(chosen.parts):
             wanted = part.md5
             if part.upto < part.end or wanted is None:
@@ -333,30 +422,67 @@ def _equal(chosen: Plan) -> bool:
 
 def restore(request: Request, *, check: bool = False) -> Result:
     """Restore a database, or with check say what that would do. Raises RepositoryError, whose message is for the operator."""
-    began, needed = time.monotonic(), 0
+    began = time.monotonic()
     with _repository.lock(request.repository):
+        files = Files(request.repository)
         try:
-            chosen = plan(request)
-            needed, result = chosen.needed_bytes, Result(chosen, chosen.last_transaction)
-            if not check and chosen.content:
-                _replace(chosen, result, request)
-        except OSError as error:
-            raise RepositoryError(_explain(error, request.target, needed)) from error
-        except _filestorage.FileStorageError as error:
-            raise RepositoryError(f"What the repository holds is damaged. {error} Nothing has changed.") from error
-        if not check and chosen.changed and not chosen.content:
-            os.chown(chosen.target, *chosen.attributes[:2], follow_symlinks=False)
-            os.chmod(chosen.target, chosen.attributes[2])
+            result = _run(request, files, check)
+        except Damage as error:
+            result = _run(_instead(request, files, error), files, check)
+            result.plan.warnings.append(str(error))
     result.seconds = time.monotonic() - began
     return result
 
 
+def _instead(request: Request, files: Files, error: Damage) -> Request:
+    """Return a request that takes the same transaction from another chain, which holds it whole. Otherwise raise the error with what can be restored."""
+    wanted = request.wanted
+    found = _history.last_good(files, _opened(request)[0].chains, wanted.limit if wanted else b"\xff" * 8)
+    if wanted and wanted.exact and not request.chain and found and found[1].tid == wanted.limit:
+        return dataclasses.replace(request, chain=found[0].stamp)
+    raise RepositoryError(f"{error} {_history.way_out(found and found[1])}") from error
+
+
+def _run(request: Request, files: Files, check: bool) -> Result:
+    """Plan, and do what is planned unless check. Raises Damage for a damaged file of the repository, RepositoryError for all else."""
+    needed, target = 0, request.target
+    try:
+        chosen = plan(request, files)
+        needed, result = chosen.needed_bytes, Result(chosen, chosen.last_transaction)
+        if check and chosen.content:
+            _rehearse(chosen, request)
+        elif chosen.content:
+            _replace(chosen, result, request)
+        elif not check and chosen.changed:
+            _set_attributes(chosen)
+    except OSError as error:
+        raise RepositoryError(_explain(error, target, needed)) from error
+    except _filestorage.FileStorageError as error:
+        raise Damage(f"What the repository holds is damaged. {error} Nothing has changed.") from error
+    if chosen.last_transaction is None and result.last_transaction:  # only reading all of it told what it ends with
+        chosen.warnings += _dated_ahead(_opened(request)[0], result.last_transaction)
+    return result
+
+
 def _explain(error: OSError, target: str, needed: int) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    """Return the sentence for an error before the new database took its name."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) and needed:
         directory = os.path.dirname(target)
         return _repository.no_room(_RESTORED, needed, shutil.disk_usage(directory).free, directory)
-    name = f" ({error.filename})" if error.filename else ""
-    return f"{target} could not be restored: {error.strerror or error}{name}. Nothing has changed."
+    return f"{target} could not be restored: {_reason(error)}. Nothing has changed."
+
+
+def _reason(error: OSError) -> str:
+    return f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+
+
+def _set_attributes(chosen: Plan) -> None:
+    """Give a target that already holds the right bytes its owner, group and mode. Raises RepositoryError."""
+    try:
+        os.chown(chosen.target, *chosen.attributes[:2], follow_symlinks=False)
+        os.chmod(chosen.target, chosen.attributes[2])
+    except OSError as error:
+        raise RepositoryError(f"Owner, group and mode of {chosen.target} could not be set: {_reason(error)}. Its bytes are as wanted.") from error
 
 
 def _replace(chosen: Plan, result: Result, request: Request) -> None:
@@ -375,9 +501,10 @@ def _replace(chosen: Plan, result: Result, request: Request) -> None:
             if request.wanted or request.chain:  # the next backup asks why the database ends earlier than its chain
                 _repozo.note_restored(chosen.target, unfinished, result.last_transaction)
             result.replaced = _swap(chosen, unfinished)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
+        except BaseException:
+            with contextlib.suppress(OSError):  # the next run removes it; the first error is the one to tell
                 os.unlink(unfinished)
+            raise
 
 
 def _unfinished(target: str) -> list[str]:
@@ -390,8 +517,9 @@ def _unfinished(target: str) -> list[str]:
 def _server_lock(target: str, attributes: tuple[int, int, int]) -> Iterator[None]:
     """Hold the lock that a server takes on its database. The file stays, as it does after a server; the next server must be able to open it."""
     path = f"{target}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     try:
+        _repository.refuse_irregular(path, os.fstat(descriptor).st_mode)
         _lock(descriptor, target)
         os.fchown(descriptor, *attributes[:2])
         yield
@@ -399,12 +527,16 @@ def _server_lock(target: str, attributes: tuple[int, int, int]) -> Iterator[None
         os.close(descriptor)
 
 
+class _InUse(RepositoryError):
+    """A server holds the database."""
+
+
 def _lock(descriptor: int, target: str) -> None:
     """Take the lock. As for zc.lockfile, flock tells whether the database is in use; the file's existence does not."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise RepositoryError(f"{target} is in use{_repository.holder(descriptor)}: stop its server first. Nothing has changed.") from error
+        raise _InUse(f"{target} is in use{_repository.holder(descriptor)}: stop its server first. Nothing has changed.") from error
 
 
 def _source(part: Part) -> Iterator[bytes]:
@@ -412,7 +544,7 @@ def _source(part: Part) -> Iterator[bytes]:
     if part.md5:
         yield from _repository.ahead(_repository.blocks(part.path, part.compressed))
         return
-    with open(part.path, "rb", buffering=0) as stream:
+    with _repository.open_regular(part.path, follow=True, buffering=0) as stream:
         yield from _history.range_of(stream, part.start, part.end)
 
 
@@ -448,7 +580,7 @@ def _verified(chosen: Plan, whole: _Hash, request: Request) -> Iterator[bytes]:
         # One hash serves for the first file, of which the result begins.
         own: _Hash = whole if part.start == 0 else hashlib.md5(usedforsecurity=False)
         position = part.start
-        for piece in _source(part):
+        for piece in _read(part):
             taken, rest = piece[: max(0, part.upto - position)], piece[max(0, part.upto - position) :]
             if taken:
                 whole.update(taken)
@@ -460,10 +592,27 @@ def _verified(chosen: Plan, whole: _Hash, request: Request) -> Iterator[bytes]:
                     own = whole.copy()
                 own.update(rest)
             position += len(piece)
+            if position > part.end:
+                raise Damage(f"{part.path} is damaged: it holds more than the {part.end - part.start} bytes that its .dat file says. Nothing has changed.")
         if position != part.end:
-            raise RepositoryError(f"{part.path} is damaged: it holds {position - part.start} bytes of {part.end - part.start}. Nothing has changed.")
+            raise Damage(f"{part.path} is damaged: it holds {position - part.start} bytes of {part.end - part.start}. Nothing has changed.")
         if part.md5 and own.hexdigest() != part.md5:
-            raise RepositoryError(f"{part.path} is damaged: its md5 is {own.hexdigest()}, its .dat file says {part.md5}. Nothing has changed.")
+            raise Damage(f"{part.path} is damaged: its md5 is {own.hexdigest()}, its .dat file says {part.md5}. Nothing has changed.")
+
+
+def _read(part: Part) -> Iterator[bytes]:
+    """Yield the bytes of a part. Raises Damage when a file of the repository cannot be read."""
+    try:
+        yield from _source(part)
+    except OSError as error:
+        raise Damage(f"{part.path} cannot be read: {error.strerror}. Nothing has changed.") from error
+    except RepositoryError as error:
+        raise Damage(f"{error} Nothing has changed.") from error
+
+
+def _rehearse(chosen: Plan, request: Request) -> None:
+    """Read what a run would read, and compare it. Who plans a restore learns of damage before anything is stopped. Raises Damage."""
+    deque(_repository.ahead(_verified(chosen, hashlib.md5(usedforsecurity=False), request)), maxlen=0)
 
 
 def _verify_end(chosen: Plan, stream: BinaryIO) -> Transaction:
@@ -473,7 +622,7 @@ def _verify_end(chosen: Plan, stream: BinaryIO) -> Transaction:
     last = _filestorage.ending_at(stream, stream.seek(0, os.SEEK_END))
     expected = chosen.last_transaction
     if magic not in _filestorage.MAGIC or last is None or (expected and last != expected):
-        raise RepositoryError(
+        raise Damage(
             f"What the repository holds is no whole database: it ends with {f'transaction {last.tid}' if last else 'no committed transaction'}"
             f"{f', where {expected.tid} was expected' if expected else ''}. Nothing has changed."
         )
@@ -481,39 +630,75 @@ def _verify_end(chosen: Plan, stream: BinaryIO) -> Transaction:
 
 
 def _swap(chosen: Plan, unfinished: str) -> str | None:
-    """Give the new database its name. Return the other name of the old one, None when there was none."""
-    target, index = chosen.target, f"{chosen.target}.index"
-    directory = os.path.dirname(target)
+    """Give the new database its name. Return the other name of the old one, None when there was none. Raises RepositoryError, which says what is there now."""
+    target, new = chosen.target, os.stat(unfinished)
     if os.path.lexists(target) != (chosen.replaces is not None):
         raise RepositoryError(f"{target} {'appeared' if not chosen.replaces else 'disappeared'} while it was being restored. Nothing has changed.")
     kept = _kept(target) if chosen.replaces else None
     linked = kept is not None and not os.path.lexists(kept)
+    stale = not kept and os.path.lexists(f"{target}.index")
     try:
-        if kept:
-            if linked:
-                os.link(target, kept, follow_symlinks=False)
-            _repository.sync(directory)
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(index, f"{kept}.index")
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(index)
-        os.replace(unfinished, target)
-    except OSError:
-        if kept and linked:
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(f"{kept}.index", index)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(kept)
-        raise
+        _rename(target, unfinished, kept, linked)
+    except OSError as error:
+        # A file system may report an error and have renamed all the same: what counts is what is there.
+        if not _is_at(new, target):
+            left = _go_back(target, kept, linked)
+            if left:
+                raise RepositoryError(f"{target} could not be restored: {_reason(error)}. The old database has its name; {left}.") from error
+            if stale and not os.path.lexists(f"{target}.index"):
+                raise RepositoryError(f"{target} could not be restored: {_reason(error)}. Only {target}.index, an index of no database, is gone.") from error
+            raise
+        raise RepositoryError(f"{_is_restored(target, kept)}, but the system reported: {_reason(error)}.") from error
     try:
-        _repository.sync(directory)
+        _repository.sync(os.path.dirname(target))
         for suffix in ("tmp", "pack"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{target}.{suffix}")
     except OSError as error:
-        raise RepositoryError(f"{target} is restored{f' and the old one kept as {kept}' if kept else ''}, but what follows failed: {error}.") from error
+        raise RepositoryError(f"{_is_restored(target, kept)}, but what follows failed: {_reason(error)}.") from error
     return kept
+
+
+def _rename(target: str, unfinished: str, kept: str | None, linked: bool) -> None:
+    index = f"{target}.index"
+    if kept:
+        if linked:
+            os.link(target, kept, follow_symlinks=False)
+        _repository.sync(os.path.dirname(target))
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(index, f"{kept}.index")
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(index)
+    os.replace(unfinished, target)
+
+
+def _is_at(file: os.stat_result, path: str) -> bool:
+    try:
+        return os.path.samestat(file, os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _is_restored(target: str, kept: str | None) -> str:
+    return f"{target} is restored{f' and the old database kept as {kept}' if kept else ''}"
+
+
+def _go_back(target: str, kept: str | None, linked: bool) -> str:
+    """Give the old database's index its name back and take the second name away. Return what is left of that, for a sentence."""
+    left = []
+    if kept and linked:
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(f"{kept}.index", f"{target}.index")
+        except OSError:
+            left.append(f"its index is still {kept}.index")
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(kept)
+        except OSError:
+            left.append(f"{kept} is a second name of it")
+    return " and ".join(left)
 
 
 def _kept(target: str) -> str:

@@ -52,6 +52,7 @@ def newest(settings: Settings, plan: Plan, what: str) -> None:
             plan.storages.append({"name": one["name"], "bytes": one["end"], **last, "chain": _chain(settings, one, plan.set)})
     if not plan.storages:
         raise RepositoryError(f"Set {plan.set} holds no transaction of any storage.")
+    _need_place(settings.drill_directory)
     plan.needed_bytes = sum(one["bytes"] for one in plan.storages) + _RESERVE
     plan.free_bytes = _repository.need_room(f"{what} of set {plan.set}", plan.needed_bytes, os.path.dirname(settings.drill_directory))
 
@@ -64,6 +65,13 @@ def _chain(settings: Settings, told: dict[str, Any], stamp: str) -> str:
     if not before or before[-1].end < told["end"]:
         raise RepositoryError(f"The chains of {told['name']} hold less of the database than they should: the manifest of set {stamp} says {told['end']}.")
     return before[-1].stamp
+
+
+def _need_place(path: str) -> None:
+    """Raise RepositoryError when the scratch directory cannot be made, in check mode too."""
+    if os.path.islink(path) or (os.path.lexists(path) and not os.path.isdir(path)):
+        raise RepositoryError(f"{path} is no directory, so nothing can be restored in it.")
+    _repository.need_writable(os.path.dirname(path))
 
 
 @contextlib.contextmanager

@@ -219,7 +219,54 @@ def plan(entries: list[Entry], check_mode: bool = False) -> list[Change]:
                 raise TreeError(f"{one.path}: it lies below {above}, which is declared as {state}.")
     changes = [change for change in map(_compare, entries) if change]
     _refuse(changes, check_mode)
+    _need_rights(changes)
     return changes
+
+
+def _need_rights(changes: list[Change]) -> None:
+    """Raise TreeError for what this user may not do, so that check mode refuses what the run would."""
+    changing: set[str] = set()
+    for change in changes:
+        path, found = change.entry.path, _lstat(change.entry.path)
+        if not found or change.entry.state == "absent" or (change.content_differs and change.entry.state != "directory"):
+            _need_place(path, changing)
+        if found and not stat.S_ISLNK(found.st_mode):
+            _need_hold(change, found)
+        _need_owner(change.entry)
+        changing.add(path)
+
+
+def _need_place(path: str, changing: set[str]) -> None:
+    """Raise TreeError unless a name may be made or taken away at the path. An earlier change may make its directory, or make it writable."""
+    parent = os.path.dirname(path)
+    while not os.path.lexists(parent) and parent not in changing:
+        parent = os.path.dirname(parent)
+    if parent in changing or not os.path.isdir(parent):
+        return
+    try:
+        _repository.need_writable(parent)
+    except _repository.RepositoryError as error:
+        raise TreeError(f"{path}: {error}") from error
+
+
+def _need_hold(change: Change, found: os.stat_result) -> None:
+    """Raise TreeError unless this user may change or replace what is there."""
+    one = change.entry
+    if os.geteuid() == 0:
+        # Nothing else stops root from writing.
+        if not os.access(one.path, os.W_OK, effective_ids=True):
+            raise TreeError(f"{one.path}: it cannot be changed, since it is immutable or its file system is read-only.")
+    elif found.st_uid != os.geteuid() and (one.state == "directory" or (one.state == "file" and not change.content_differs)):
+        raise TreeError(f"{one.path}: only its owner {_name(found.st_uid, 'owner')} or root can change it.")
+
+
+def _need_owner(one: Entry) -> None:
+    """Raise TreeError unless this user may give a file or directory to its owner and group."""
+    if os.geteuid() == 0 or one.mode is None:
+        return
+    uid, gid = _number(one.owner, "owner"), _number(one.group, "group")
+    if (uid is not None and uid != os.geteuid()) or (gid is not None and gid not in {os.getegid(), *os.getgroups()}):
+        raise TreeError(f"{one.path}: only root can give it to owner {one.owner} and group {one.group}.")
 
 
 def _run(command: list[str], subject: str, path: str, check_mode: bool) -> bool:

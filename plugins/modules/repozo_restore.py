@@ -11,6 +11,7 @@ version_added: 0.1.0
 description:
   - Writes the Data.fs that a repozo repository holds, as of the newest backup, of a moment, or of one transaction.
   - Every file is compared with its checksum while it is read. Nothing is replaced unless all of it is right.
+  - Where a damaged file may hold what is wanted, the module refuses. It names the last good transaction, to which a restore is possible.
   - The new database takes the place of the old one in one step, and the old one is kept beside it. A run that is killed leaves either of them whole.
   - The server of the database must be stopped. While the module runs, none can start on it.
   - The state before a pack comes from the backups before that pack, never from the packed file, which is not whole there.
@@ -29,7 +30,7 @@ options:
     choices: [restored, listed]
     default: restored
   target:
-    description: Path of the Data.fs to write. Needed for O(state=restored).
+    description: Path of the Data.fs to write, which must not be a symbolic link. Needed for O(state=restored).
     type: path
   time:
     description:
@@ -38,9 +39,10 @@ options:
       - "ISO 8601 must name its zone: V(2026-03-01T12:00:00Z), V(2026-03-01T13:00:00+01:00)."
       - A stamp of repozo (V(2026-03-01-12-00-00)) is UTC.
       - A time without a fraction means the end of its second.
+      - A warning tells when transactions are left out because a clock was wrong and dated them in the future.
     type: str
   transaction:
-    description: The database is restored up to and with the transaction of this id, 16 hexadecimal digits.
+    description: The database is restored up to and with the transaction of this id, 16 hexadecimal digits between quotes.
     type: str
   timezone:
     description: Zone of a day in O(time), O(since) and O(until), such as V(Europe/Zurich).
@@ -74,14 +76,16 @@ options:
     description: With O(state=listed), where the window ends, written as O(time). A day means its end.
     type: str
   limit:
-    description: With O(state=listed), the greatest number of transactions to return. The newest of the window are.
+    description: With O(state=listed), the greatest number of transactions to return. The newest of the window are. At most 1000000.
     type: int
     default: 1000
 attributes:
   check_mode:
     support: full
-    description: Predicts with the function that the run uses; to find a cut, one file of the repository is read. RV(md5) and RV(replaced) are null.
-      A database in use is a warning, since its server need not be stopped for a plan; the run refuses it.
+    description:
+      - Predicts with the function that the run uses. It reads and compares all files that the run would need, and asks whether this user may write
+        to the target's directory. RV(md5) and RV(replaced) are null.
+      - A database in use is a warning, since its server need not be stopped for a plan; the run refuses it.
   diff_mode:
     support: full
     description: Size, newest transaction, owner and mode before and after.
@@ -130,7 +134,7 @@ bytes:
   type: int
   sample: 6606028
 last_transaction:
-  description: The newest transaction in it (C(time) is UTC). Null when check mode would have to read a large file to tell.
+  description: The newest transaction in it (C(time) is UTC). Null in check mode when only a large file would tell.
   returned: state is restored
   type: dict
   sample: {tid: 03f8d4c333333333, time: "2026-03-01T10:59:12.000000Z", user: /admin, description: ""}
@@ -213,6 +217,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.confops.indico.plugins.module_utils import _history, _numbers, _restore
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
+_MOST = 1_000_000  # transactions that one answer can hold
+
 
 def main() -> None:
     module = AnsibleModule(
@@ -231,12 +237,15 @@ def main() -> None:
             "mode": {"type": "str"},
             "since": {"type": "str"},
             "until": {"type": "str"},
-            "limit": {"type": _numbers.COUNT, "default": 1000},
+            "limit": {"type": _numbers.whole(1, _MOST), "default": 1000},
         },
         mutually_exclusive=[("time", "transaction")],
         required_if=[("state", "restored", ["target"])],
         supports_check_mode=True,
     )
+    for name, value in module.params.items():
+        if isinstance(value, str) and "\0" in value:
+            module.fail_json(msg=f"{name} holds a zero byte, which no name and no time has.")
     try:
         answer, warnings = (_listed if module.params["state"] == "listed" else _restored)(module)
     except (RepositoryError, OSError) as error:
@@ -251,8 +260,6 @@ def _listed(module: AnsibleModule) -> tuple[dict[str, object], list[str]]:
     since, until = (
         _history.moment_of(options[name], options["timezone"], end=name == "until") if options[name] is not None else None for name in ("since", "until")
     )
-    if options["limit"] < 1:
-        raise RepositoryError("limit must be at least 1.")
     repository, warnings = _history.open_repository(options["repository"])
     found = _history.listed(repository, since, until, options["limit"], options["live"])
     answer = {"changed": False, "transactions": [_restore.record_dict(one) for one in found.records], "more": found.more}

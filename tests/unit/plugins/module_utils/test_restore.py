@@ -9,11 +9,13 @@ import os
 import re
 import resource
 import shutil
+import socket
 import stat
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -511,7 +513,7 @@ def test_damage_is_said_in_the_words_of_the_repository(chain: World) -> None:
     cut(chain.file("2026-03-01-12-00-12"))
     assert chain.refused() == (
         "The chain 2026-03-01-12-00-04 is damaged: 2026-03-01-12-00-12.deltafs has 1284 bytes; 2026-03-01-12-00-04.dat says 1293."
-        f" Up to the transaction {chain.all[5]} of 2026-03-01T12:00:07.000000Z it can be restored."
+        f" The last good transaction is {chain.all[5]} of 2026-03-01T12:00:07.000000Z; to restore to it, set transaction to its id."
     )
     result = chain.restore(tid=chain.all[5])
     assert result.plan.warnings == ["2026-03-01-12-00-12.deltafs has 1284 bytes; 2026-03-01-12-00-04.dat says 1293."]
@@ -519,7 +521,7 @@ def test_damage_is_said_in_the_words_of_the_repository(chain: World) -> None:
 
 def test_a_byte_behind_the_cut_is_compared_too(chain: World) -> None:
     flip(chain.file("2026-03-01-12-00-12"), 1200)
-    with pytest.raises(RepositoryError, match=r"2026-03-01-12-00-12\.deltafs is damaged: its md5 is .*, its \.dat file says .*\. Nothing has changed\."):
+    with pytest.raises(RepositoryError, match=r"2026-03-01-12-00-12\.deltafs is damaged: its md5 is .*, its \.dat file says .*\. The last"):
         chain.restore(tid=chain.all[6])
     assert not chain.target.exists()
     assert not leftovers(chain.target.parent)
@@ -547,7 +549,10 @@ def test_what_an_interrupted_backup_left_does_not_count(chain: World) -> None:
     (chain.repository / "2026-03-01-13-00-00.deltafs").write_bytes(b"half a transaction")
     result = chain.restore()
     assert chain.target.read_bytes() == expected
-    assert result.plan.warnings == ["2026-03-01-13-00-00.deltafs is here, but 2026-03-01-12-00-04.dat does not list it."]
+    assert result.plan.warnings == [
+        "2026-03-01-13-00-00.deltafs is here, but 2026-03-01-12-00-04.dat does not list it.",
+        "2026-03-01-13-00-00.deltafs is left out, since nothing tells that its backup was finished: what it holds is not restored.",
+    ]
     (chain.repository / "2026-03-01-13-00-00.deltafs").rename(chain.repository / "2026-03-01-13-00-00.fs")
     assert chain.restored() == expected
 
@@ -557,10 +562,10 @@ def test_a_file_that_is_no_database(world: World) -> None:
     (world.repository / "2026-03-01-12-00-00.fs").write_bytes(content)
     digest = _repozo.hashlib.md5(content, usedforsecurity=False).hexdigest()
     (world.repository / "2026-03-01-12-00-00.dat").write_text(f"{world.repository}/2026-03-01-12-00-00.fs 0 {len(content)} {digest}\n")
-    with pytest.raises(RepositoryError, match="What the repository holds is no whole database: it ends with no committed transaction"):
+    with pytest.raises(RepositoryError, match="fs holds no whole database: it ends with no committed transaction"):
         world.restore()
     assert "does not begin with a transaction" in world.refused("2026-03-01")
-    assert list(world.target.parent.glob("*")) == [world.target.with_name("Data.fs.lock")]
+    assert not list(world.target.parent.glob("*"))
 
 
 def test_a_repository_that_stock_repozo_wrote(chain: World) -> None:
@@ -575,6 +580,311 @@ def test_a_repository_that_stock_repozo_wrote(chain: World) -> None:
     assert chain.restored(tid=chain.all[4]) == chain.prefix(chain.all[4])
     assert chain.restore().plan.warnings == []
     assert not chain.target.with_name("Data.fs.index").exists()
+
+
+# Damage and the choice of a moment (B2)
+
+
+def flip_bit(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 0x80 >> bit % 8
+    path.write_bytes(content)
+
+
+def _transaction(tid: str) -> _filestorage.Transaction:
+    return _filestorage.Transaction(tid, _filestorage.time_of(bytes.fromhex(tid)), "", "")
+
+
+@pytest.fixture
+def plain(world: World) -> World:
+    """A full backup and three incremental ones, not compressed, of two transactions each."""
+    for _each in range(4):
+        world.add(2)
+        world.backup(compression="none")
+    return world
+
+
+def right_or_refused(world: World, number: int, moment: str | None, tid: str | None) -> bool:
+    """Plan a restore, whose right end is the transaction of that number. Return whether it is refused; then the last good transaction must be restorable."""
+    right = world.prefix(world.all[number])
+    try:
+        chosen = _restore.plan(world.request(moment, tid=tid))
+    except RepositoryError:
+        with pytest.raises(RepositoryError) as refusal:
+            _restore.restore(world.request(moment, tid=tid), check=True)
+        named = re.search(r"The last good transaction is ([0-9a-f]{16}) of", str(refusal.value))
+        assert named, refusal.value
+        assert world.all.index(named[1]) <= number
+        assert _restore.plan(world.request(tid=named[1])).bytes == len(world.prefix(named[1]))
+        return True
+    assert (chosen.bytes, chosen.last_transaction) == (len(right), _transaction(world.all[number]))
+    return False
+
+
+def test_the_first_byte_of_a_delta_flipped_leaves_out_nothing_silently(plain: World) -> None:
+    """B2: byte 0 of the first delta, 0x04 -> 0x44; a restore to today left out three deltas."""
+    delta = plain.file(list(plain.backups)[1])
+    flip_bit(delta, 1)
+    assert delta.read_bytes()[0] == 0x44
+    sentence = plain.refused("2026-03-02")
+    assert sentence.startswith(f"The chain 2026-03-01-12-00-03 is damaged: {delta.name} is damaged: its md5 is ")
+    assert sentence.endswith(f"The last good transaction is {plain.all[1]} of 2026-03-01T12:00:02.000000Z; to restore to it, set transaction to its id.")
+    assert plain.restored(tid=plain.all[1]) == plain.prefix(plain.all[1])
+
+
+def test_each_single_bit_of_a_first_tid_gives_the_right_state_or_a_refusal(plain: World) -> None:
+    """B2: every bit of the first tids of three deltas, for a time behind all, one between, and transactions: nothing is silently wrong."""
+    between = _history.iso(plain.times[plain.all[3]] + HALF)
+    refused = 0
+    for stamp in list(plain.backups)[1:]:
+        path = plain.file(stamp)
+        sound = path.read_bytes()
+        for bit in range(64):
+            flip_bit(path, bit)
+            refused += right_or_refused(plain, 7, "2026-03-02", None)
+            refused += right_or_refused(plain, 3, between, None)
+            for number in (1, 3, 7):
+                right_or_refused(plain, number, None, plain.all[number])
+            path.write_bytes(sound)
+    assert 192 < refused < 384
+
+
+def swap(world: World, one: int, other: int) -> None:
+    first, second = (world.file(list(world.backups)[number]) for number in (one, other))
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+
+
+def head_of(world: World, one: int, other: int) -> None:
+    """Put the beginning of one file over that of the other."""
+    first, second = (world.file(list(world.backups)[number]) for number in (one, other))
+    content = second.read_bytes()
+    second.write_bytes(first.read_bytes()[:300] + content[300:])
+
+
+def garbage(world: World, one: int, other: int) -> None:
+    path = world.file(list(world.backups)[other])
+    path.write_bytes(world.random.randbytes(path.stat().st_size))
+
+
+def zeros(world: World, one: int, other: int) -> None:
+    path = world.file(list(world.backups)[one])
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [swap, head_of, garbage, zeros])
+@pytest.mark.parametrize(("one", "other"), [(1, 2), (1, 3), (2, 3), (3, 1), (2, 1)])
+def test_natural_damage_gives_the_right_state_or_a_refusal(plain: World, damage: Callable[[World, int, int], None], one: int, other: int) -> None:
+    """B2: another file's head, swapped files, garbage."""
+    damage(plain, one, other)
+    for number, tid in enumerate(plain.all):
+        right_or_refused(plain, number, None, tid)
+        right_or_refused(plain, number, _history.iso(plain.times[tid] + HALF), None)
+    with pytest.raises(RepositoryError, match=r"damaged.* The last good transaction is"):
+        plain.restore()
+
+
+def test_the_first_tid_of_a_later_full_backup_is_not_believed(three: World) -> None:
+    """B2: an older chain must not stand in, with a warning that is not true, for a full backup whose first tid is damaged."""
+    stamps = list(three.backups)
+    plain_full = three.file(stamps[5])
+    assert plain_full.suffix == ".fs"
+    number = three.all.index(_filestorage.transactions(plain_full.open("rb")).__next__()[0].tid)
+    for bit in range(32, 96, 3):  # behind the four bytes of the file's head
+        flip_bit(plain_full, bit)
+        for tid in (three.all[number + 1], three.all[-1]):
+            sentence = three.refused(tid=tid) if tid == three.all[-1] else ""
+            assert not sentence or "damaged" in sentence
+            try:
+                three.restore(_history.iso(three.times[tid] + HALF))
+            except RepositoryError as refusal:
+                assert "damaged" in str(refusal)
+            else:
+                assert three.target.read_bytes() in three.whole[tid]
+        flip_bit(plain_full, bit)
+
+
+def test_damage_in_the_run_names_the_last_good_transaction(plain: World) -> None:
+    flip(plain.file(list(plain.backups)[2]), 200)
+    with pytest.raises(RepositoryError, match=rf"its md5 is .* Nothing has changed\. The last good transaction is {plain.all[3]} of"):
+        plain.restore()
+    assert not plain.target.exists()
+    flip(plain.file(next(iter(plain.backups))), 200)
+    with pytest.raises(RepositoryError, match=r"Nothing has changed\. No transaction before can be restored\.$"):
+        plain.restore()
+
+
+def test_the_last_good_transaction_may_lie_in_an_older_chain(world: World) -> None:
+    world.add(2)
+    world.backup()
+    world.add(2)
+    flip(world.file(world.backup(full="weekly")), 60)
+    sentence = world.refused("2026-03-02")
+    assert f"The last good transaction is {world.all[1]} of" in sentence
+    assert world.restored(tid=world.all[1]) == world.prefix(world.all[1])
+
+
+def test_an_acknowledged_backup_without_its_line_is_no_interrupted_one(plain: World) -> None:
+    """confops.json says that it was stored: to leave it out would restore an older state than the newest."""
+    [dat] = plain.repository.glob("*.dat")
+    dat.write_text("".join(dat.read_text().splitlines(keepends=True)[:-1]))
+    sentence = plain.refused()
+    assert f"{plain.file(list(plain.backups)[3]).name} is here, but {dat.name} does not list it." in sentence
+    assert f"The last good transaction is {plain.all[5]} of" in sentence
+    assert "The last good transaction is" in plain.refused("2026-03-02")
+    assert plain.restored(tid=plain.all[5]) == plain.prefix(plain.all[5])
+
+
+def test_a_line_that_is_damaged_tells_that_its_backup_was_finished(plain: World) -> None:
+    """Without confops.json too: an interrupted run leaves at most a line without an end."""
+    (plain.repository / "confops.json").unlink()
+    [dat] = plain.repository.glob("*.dat")
+    sound = dat.read_bytes()
+    dat.write_bytes(sound[:-10] + b"?" + sound[-9:])
+    assert f"The last good transaction is {plain.all[5]} of" in plain.refused()
+    assert f"The last good transaction is {plain.all[5]} of" in plain.refused("2026-03-02")
+    dat.write_bytes(sound[:-10])
+    assert "is left out, since nothing tells that its backup was finished" in plain.restore().plan.warnings[-1]
+
+
+def test_a_full_backup_that_vanished_is_missed(world: World) -> None:
+    """Its .dat file tells of it; the chain before ends earlier."""
+    world.add(2)
+    world.backup()
+    world.add(2)
+    path = world.file(world.backup(full="weekly"))
+    path.unlink()
+    for sentence in (world.refused(), world.refused("2026-03-02")):
+        assert f"{path.stem}.dat belongs to no backup here. The last good transaction is {world.all[1]} of" in sentence
+    assert world.restored(tid=world.all[1]) == world.prefix(world.all[1])
+
+
+def test_a_transaction_comes_from_another_chain_when_one_is_damaged(world: World) -> None:
+    """The damage lies before the file that holds it, so only the run finds it, and check mode, which reads the same."""
+    world.add(2)
+    first = world.backup()
+    world.add(2)
+    world.backup()
+    world.backup(full="weekly")
+    flip(world.file(first), -5)
+    tid = world.all[3]
+    assert world.restored(tid=tid) == world.prefix(tid)
+    world.target.unlink()
+    for check in (True, False):
+        [warning] = world.restore(tid=tid, check=check).plan.warnings
+        assert f"{world.file(first).name} is damaged" in warning
+
+
+def test_a_newest_backup_that_vanished_is_told(plain: World) -> None:
+    [dat] = plain.repository.glob("*.dat")
+    dat.write_text("".join(dat.read_text().splitlines(keepends=True)[:-1]))
+    plain.file(list(plain.backups)[3]).unlink()
+    end = plain.ends[6]
+    assert plain.restore().plan.warnings == [
+        f"confops.json remembers the chain 2026-03-01-12-00-03 up to byte {plain.ends[8]} of the database; the repository holds {end} bytes of that."
+    ]
+
+
+def append(world: World, name: str, content: bytes) -> None:
+    """Add an incremental backup to the only chain, as another program may have made it."""
+    (world.repository / name).write_bytes(content)
+    [dat] = world.repository.glob("*.dat")
+    start = int(dat.read_text().split()[-2])
+    digest = _repozo.hashlib.md5(content, usedforsecurity=False).hexdigest()
+    with dat.open("a") as stream:
+        stream.write(f"{world.repository}/{name} {start} {start + len(content)} {digest}\n")
+
+
+def test_an_incremental_backup_of_nothing_holds_nothing(plain: World) -> None:
+    """Stock repozo makes one while a transaction is being written."""
+    append(plain, "2026-03-01-12-30-00.deltafs", b"")
+    plain.clock = 3600
+    plain.add(2)
+    append(plain, "2026-03-01-13-30-00.deltafs", plain.path.read_bytes()[plain.ends[8] :])
+    assert plain.restored() == plain.path.read_bytes()
+    for tid in plain.all:
+        assert plain.restored(tid=tid) == plain.prefix(tid)
+    assert plain.restored("2026-03-01T12:59:00Z") == plain.prefix(plain.all[7])
+    assert tids(listed(plain)) == plain.all
+
+
+def test_a_chain_that_begins_with_an_empty_database(world: World) -> None:
+    (world.repository / "2026-03-01-11-00-00.fs").write_bytes(b"FS21")
+    digest = _repozo.hashlib.md5(b"FS21", usedforsecurity=False).hexdigest()
+    (world.repository / "2026-03-01-11-00-00.dat").write_text(f"{world.repository}/2026-03-01-11-00-00.fs 0 4 {digest}\n")
+    world.add(2)
+    append(world, "2026-03-01-13-00-00.deltafs", world.path.read_bytes()[4:])
+    for tid in world.all:
+        assert world.restored(tid=tid) == world.prefix(tid)
+    assert "before everything" in world.refused("2026-02-28")
+
+
+@pytest.mark.parametrize("same_file", [True, False])
+def test_transactions_that_do_not_ascend_tell_no_time(plain: World, same_file: bool) -> None:
+    last = plain.all[7] if not same_file else plain.all[6]
+    content = record(bytes.fromhex(last), b"again") if not same_file else record(tid_of(START + timedelta(hours=2)), b"x") + record(bytes.fromhex(last), b"y")
+    append(plain, "2026-03-01-15-00-00.deltafs", content)
+    if same_file:
+        assert "is not newer than" in plain.refused("2026-03-02")
+    assert plain.restored(tid=plain.all[5]) == plain.prefix(plain.all[5])
+    assert plain.restored() == plain.path.read_bytes() + content
+
+
+def test_nothing_is_read_twice_by_a_newest_restore(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    original = _repository.blocks
+    monkeypatch.setattr(_repository, "blocks", lambda path, *options: (read.append(Path(path).name), original(path, *options))[1])
+    plain.restore()
+    names = [plain.file(stamp).name for stamp in plain.backups]
+    assert sorted(read) == sorted([*names, names[-1]]), "only the newest, which is small, is read before to tell its last transaction"
+    read.clear()
+    plain.restore(_history.iso(plain.times[plain.all[3]] + HALF))
+    assert sorted(read) == sorted([*names[:2], names[1], names[2]])
+
+
+# Clocks that were wrong (B9)
+
+
+@pytest.fixture
+def ahead(plain: World) -> World:
+    """The last three of the eleven transactions lie years in the future."""
+    plain.clock = int(timedelta(days=9 * 365).total_seconds())
+    plain.add(2)
+    append(plain, "2026-03-01-15-00-00.deltafs", plain.path.read_bytes()[plain.ends[8] :])
+    plain.add(1)
+    append(plain, "2026-03-01-16-00-00.deltafs", plain.path.read_bytes()[plain.ends[10] :])
+    return plain
+
+
+def test_the_newest_restores_what_lies_in_the_future_and_says_so(ahead: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B9."""
+    assert ahead.restored() == ahead.path.read_bytes()
+    [warning] = ahead.restore(check=True).plan.warnings
+    assert warning.startswith(f"3 transactions are from the future, by this host's clock; the newest is {ahead.all[-1]} of 2035-02-27T")
+    monkeypatch.setattr(_restore, "_READ_FOR_LAST", 0)
+    ahead.target.unlink()
+    assert ahead.restore().plan.warnings == [warning]
+
+
+def test_a_time_says_what_it_leaves_out_since_a_clock_was_wrong(ahead: World) -> None:
+    """B9: a restore to the present moment left out later transactions silently."""
+    now = _history.iso(datetime.now(timezone.utc))
+    result = ahead.restore(now)
+    assert ahead.target.read_bytes() == ahead.prefix(ahead.all[7])
+    [warning] = result.plan.warnings
+    assert f"leaves out transactions: 3 transactions are from the future, by this host's clock; the newest is {ahead.all[-1]} of 2035" in warning
+    assert ahead.restore("2026-03-01T12:00:02Z").plan.warnings == [], "what comes after that time was not committed before it"
+    assert ahead.restore(tid=ahead.all[8]).plan.warnings == []
+    assert ahead.restored(tid=ahead.all[8]) == ahead.prefix(ahead.all[8])
+
+
+def test_the_live_database_may_lie_in_the_future_too(plain: World) -> None:
+    plain.clock = int(timedelta(days=9 * 365).total_seconds())
+    plain.add(2)
+    result = plain.restore(_history.iso(datetime.now(timezone.utc)), live=str(plain.path))
+    assert plain.target.read_bytes() == plain.prefix(plain.all[7])
+    assert f"2 transactions are from the future, by this host's clock; the newest is {plain.all[-1]}" in " ".join(result.plan.warnings)
 
 
 # The target
@@ -595,14 +905,27 @@ def test_the_target_must_be_confirmed(chain: World) -> None:
 def test_targets_that_make_no_sense(chain: World, path: str) -> None:
     request = chain.request()
     request.target = request.confirm = path
-    with pytest.raises(RepositoryError, match=r"must be an absolute path|does not exist|is not a file"):
+    with pytest.raises(RepositoryError, match=r"must be an absolute path|does not exist|is a directory, not a file"):
         _restore.restore(request)
 
 
 def test_a_link_is_not_replaced(chain: World) -> None:
     chain.target.parent.mkdir()
     chain.target.symlink_to(chain.path)
-    assert chain.refused() == f"{chain.target} is not a file but a link; name the database itself."
+    assert chain.refused() == f"{chain.target} is a link to {chain.path}, which a restore would not replace. Set target to the path of the file."
+    chain.target.unlink()
+    chain.target.symlink_to("nowhere")
+    assert f"is a link to {chain.target.parent}/nowhere" in chain.refused()
+
+
+def test_a_target_in_a_linked_directory_is_replaced_there(chain: World) -> None:
+    (chain.directory / "disk2").mkdir()
+    chain.target.parent.symlink_to(chain.directory / "disk2")
+    (chain.directory / "disk2/Data.fs").write_bytes(b"old")
+    chain.restore()
+    assert chain.target.parent.is_symlink()
+    assert (chain.directory / "disk2/Data.fs").read_bytes() == chain.path.read_bytes()
+    assert [path.read_bytes() for path in kept(chain.directory / "disk2")] == [b"old"]
 
 
 def test_owner_and_mode(chain: World) -> None:
@@ -890,6 +1213,215 @@ def test_killed_without_an_old_database(chain: World) -> None:
     assert number > 8
 
 
+CHANGES = ("open", "link", "replace", "fsync", "unlink", "fchown", "fchmod", "write")
+
+
+@contextmanager
+def failing(number: int, after: bool, code: int) -> Iterator[list[str]]:
+    """Let the call of that number, of those that change files, fail before or after it took effect. Yields what was called."""
+    called: list[str] = []
+
+    def instead(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                return original(*arguments, **options)
+            called.append(name)
+            now = len(called) == number
+            if now and (not after or name == "open"):  # what was opened would stay open
+                raise OSError(code, os.strerror(code))
+            result = original(*arguments, **options)
+            if now:
+                raise OSError(code, os.strerror(code))
+            return result
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CHANGES[:-1]:
+            patch.setattr(os, name, instead(name, getattr(os, name)))
+        patch.setattr(_restore, "_put", instead("write", _restore._put))
+        yield called
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("old", [True, False])
+def test_an_error_of_the_system_at_any_call_says_what_is_there_now(chain: World, old: bool, after: bool) -> None:
+    """B20: the old database or the new one is there, and the sentence tells which. The next run ends it."""
+    directory, new, number, called, seen = chain.target.parent, chain.path.read_bytes(), 0, ["open"], set()
+    while number <= len(called):
+        number += 1
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        for name in ("Data.fs.index", "Data.fs.tmp", ".confops-1-Data.fs", *(["Data.fs", "Data.fs.pack"] if old else [])):
+            (directory / name).write_text(name)
+        before = {path.name: content for path, (content, _inode, _time) in everything(directory).items() if not path.name.startswith(".confops-")}
+        failed, sentence = False, ""
+        with failing(number, after, [errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT][number % 4]) as called:
+            try:
+                _restore.restore(chain.request())
+            except RepositoryError as error:
+                failed, sentence = True, str(error)
+        now = {path.name: path.read_bytes() for path in directory.iterdir() if not path.name.startswith(".confops-") and path.suffix != ".lock"}
+        if now.get("Data.fs") == new:
+            assert not failed or "Data.fs is restored" in sentence
+            assert "Data.fs.index" not in now
+        else:
+            assert failed or number > len(called)
+            assert now.get("Data.fs") == before.get("Data.fs")
+            assert "The old database has its name" in sentence or now == before or (not old and "Data.fs.index, an index of no database, is gone" in sentence)
+            assert "as changed" not in sentence or now == before, sentence
+        seen.update(called[number - 1 : number])
+        _restore.restore(chain.request())
+        assert chain.target.read_bytes() == new
+        assert [path.read_bytes() for path in kept(directory)] == ([b"Data.fs"] if old else [])
+        assert not leftovers(directory)
+    assert seen >= ({*CHANGES} if old else {*CHANGES} - {"link"})
+
+
+# What is not a file, and what this user may not do
+
+
+def fifo(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def as_directory(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def socket_file(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    here = Path.cwd()
+    os.chdir(path.parent)  # a socket's path is short
+    try:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+@pytest.mark.parametrize(("put", "word"), [(fifo, "FIFO"), (as_directory, "directory"), (socket_file, "socket")])
+@pytest.mark.parametrize("suffix", ["", ".lock", ".index", ".tmp", ".pack"])
+def test_a_target_that_is_no_file_is_refused_at_once(chain: World, put: Callable[[Path], None], word: str, suffix: str) -> None:
+    """B4."""
+    chain.target.parent.mkdir()
+    path = chain.target.with_name(f"Data.fs{suffix}")
+    put(path)
+    sentence = chain.refused()
+    assert sentence.startswith(f"{path} is a ")
+    assert sentence.lower().endswith(f"{word.lower()}, not a file. remove it first.")
+
+
+@pytest.mark.parametrize("put", [fifo, as_directory, socket_file])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_data_file_that_is_no_file_is_refused_at_once(chain: World, put: Callable[[Path], None], which: int) -> None:
+    """B4."""
+    put(chain.file(list(chain.backups)[which]))
+    for wanted in ({}, {"moment": "2026-03-02"}, {"tid": chain.all[-1]}):
+        assert "damaged" in (sentence := chain.refused(**wanted)) or "not a file" in sentence
+    assert _history.open_repository(str(chain.repository))[1] + listed(chain).warnings
+    if which:
+        assert chain.restored(tid=chain.all[0]) == chain.prefix(chain.all[0])
+
+
+@pytest.mark.parametrize("put", [fifo, as_directory, socket_file])
+def test_a_live_database_that_is_no_file_is_refused_at_once(chain: World, put: Callable[[Path], None]) -> None:
+    """B4."""
+    put(chain.directory / "live")
+    assert "live is a " in (sentence := chain.refused(live=str(chain.directory / "live"))) and "not a file" in sentence
+
+
+def as_nobody(action: Callable[[], object]) -> str:
+    """Return what the action raises for a user who owns nothing."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = "nothing"
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            action()
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(writing, said.encode())
+            os._exit(0)
+    os.close(writing)
+    said = os.read(reading, 10000).decode()
+    os.close(reading)
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.fixture
+def open_to_all(chain: World) -> Iterator[World]:
+    """A world that everybody may read, and whose target nobody else may write."""
+    chain.target.parent.mkdir()
+    for path in (*chain.directory.rglob("*"), chain.directory, *chain.directory.parents):
+        if path.owner() == "root" and path.is_relative_to(tempfile.gettempdir()) and path != Path(tempfile.gettempdir()):
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+    chain.target.parent.chmod(0o755)
+    return chain
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@needs_root
+def test_check_mode_refuses_what_this_user_may_not_do(open_to_all: World) -> None:
+    """B13: the run's sentence."""
+    target = open_to_all.target
+    request = open_to_all.request()
+
+    def both() -> set[str]:
+        return {as_nobody(lambda: _restore.restore(request, check=True)), as_nobody(lambda: _restore.restore(request))}
+
+    assert both() == {f"RepositoryError: {target.parent} is not writable for user nobody."}
+    target.parent.chmod(0o777)
+    target.write_bytes(b"old")
+    assert both() == {f"RepositoryError: Only root can give {target} to user 0 and group 0. Run this as root, or set owner and group."}
+    target.with_name("Data.fs.lock").touch(0o600)
+    assert both() == {f"RepositoryError: {target}.lock cannot be opened by this user, so nobody can tell whether {target} is in use."}
+    target.with_name("Data.fs.lock").unlink()
+    target.unlink()
+    assert as_nobody(lambda: _restore.restore(request)) == "nothing"
+    assert target.read_bytes() == open_to_all.path.read_bytes()
+
+
+@needs_root
+def test_check_mode_refuses_a_read_only_file_system(chain: World) -> None:
+    """B13: the run's sentence."""
+    chain.target.parent.mkdir()
+    if subprocess.run(["mount", "--bind", chain.target.parent, chain.target.parent], check=False, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("this host lets nobody mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", chain.target.parent], check=True)
+        assert chain.refused() == f"{chain.target.parent} is on a read-only file system."
+    finally:
+        subprocess.run(["umount", chain.target.parent], check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"owner": "99999999999999999999"}, "The owner is 99999999999999999999; a number of a user or group is at most 4294967294."),
+        ({"group": "4294967295"}, "The group is 4294967295; a number of a user or group is at most 4294967294."),
+        ({"owner": "-1"}, "This host does not know the owner -1."),
+        ({"owner": "nan"}, "This host does not know the owner nan."),
+        ({"owner": "²"}, "This host does not know the owner ²."),
+        ({"mode": "1e99"}, "The mode is '1e99'"),
+        ({"mode": "-0600"}, "The mode is '-0600'"),
+        ({"mode": "99999999999999999999"}, "The mode is '99999999999999999999'"),
+    ],
+)
+def test_numbers_that_are_none(chain: World, options: dict[str, str], sentence: str) -> None:
+    """B17."""
+    assert chain.refused(**options).startswith(sentence)
+
+
 # Any history
 
 
@@ -977,16 +1509,30 @@ def test_the_live_database_is_listed_too(chain: World) -> None:
     assert "does not continue the newest chain" in listing.warnings[0]
 
 
-def test_a_damaged_file_is_listed_as_far_as_it_goes(three: World) -> None:
+def test_transactions_of_a_damaged_file_are_not_listed(three: World) -> None:
     stamp = list(three.backups)[1]
     path = three.file(stamp)
     content = path.read_bytes()
     path.write_bytes(content[:500] + b"\xff" * (len(content) - 500))
     listing = listed(three)
     assert [sentence for sentence in listing.warnings if stamp in sentence]
-    assert three.all[4] in tids(listing)
-    assert three.all[5] not in tids(listing)
+    assert three.all[3] in tids(listing)
+    assert three.all[4] not in tids(listing), "a restore compares the whole file and refuses"
     assert three.all[-1] in tids(listing)
+
+
+@pytest.mark.parametrize("bit", [0, 6, 9, 33])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_list_never_shows_a_time_that_a_flipped_bit_made(chain: World, number: int, bit: int) -> None:
+    """B2: what is listed can be restored, or a warning says what is damaged."""
+    flip_bit(chain.file(list(chain.backups)[number]), bit)
+    for since, until in ((None, None), ("2026-03-01T12:00:02Z", "2026-03-01T12:00:06Z"), (None, "2026-03-02"), ("2026-03-01T12:00:06Z", None)):
+        listing = listed(chain, since, until)
+        assert set(tids(listing)) <= set(chain.all)
+        first, last = _history.moment_of(since or "1970-01-01", end=False), _history.moment_of(until or "2030-01-01")
+        assert listing.warnings or tids(listing) == [tid for tid in chain.all if first <= chain.times[tid] <= last]
+        for tid in tids(listing):
+            assert chain.restore(tid=tid, check=True).plan.last_transaction == _transaction(tid)
 
 
 # The module
@@ -1050,7 +1596,15 @@ def test_the_module_lists(chain: World, capsys: pytest.CaptureFixture[str]) -> N
         {"tid": chain.all[9], "time": "2026-03-01T12:00:13.000000Z", "user": " /ada", "description": "geändert", "bytes": 445},
     ]
     assert (answer["changed"], answer["more"]) == (False, False)
-    assert module(capsys, **options, limit=0)["msg"] == "limit must be at least 1."
+
+
+@pytest.mark.parametrize("limit", [0, -1, 99999999999999999999, "nan", "inf", "1e99", 1.5])
+def test_a_limit_that_is_none(chain: World, capsys: pytest.CaptureFixture[str], limit: Any) -> None:
+    """B17."""
+    answer = module(capsys, repository=str(chain.repository), state="listed", limit=limit)
+    assert answer["failed"]
+    assert "limit" in answer["msg"]
+    assert "it must be a whole number from 1 to 1000000." in answer["msg"]
 
 
 @pytest.mark.parametrize(
@@ -1059,6 +1613,25 @@ def test_the_module_lists(chain: World, capsys: pytest.CaptureFixture[str]) -> N
         ({"time": "2026-03-01", "transaction": "0" * 16}, "mutually exclusive"),
         ({"time": "2026-03-01T12:00:00"}, "names no zone"),
         ({"time": ""}, "is not understood"),
+        # B17
+        ({"time": "nan"}, "The time 'nan' is not understood"),
+        ({"time": "inf"}, "The time 'inf' is not understood"),
+        ({"time": "1e99"}, "The time '1e99' is not understood"),
+        ({"time": "-1"}, "The time '-1' is not understood"),
+        ({"time": 99999999999999999999}, "The time '99999999999999999999' is not understood"),
+        ({"time": "0000-01-01"}, "is no moment of the calendar"),
+        ({"time": "0001-01-01", "timezone": "Asia/Tokyo"}, "The time 0001-01-01T14:41:00.999999Z is none that a transaction can have"),
+        ({"time": "0000-01-01T00:00:00Z"}, "is no moment of the calendar"),
+        ({"time": "0001-01-01T00:00:00+23:59"}, "is no moment of the calendar"),
+        ({"time": "9999-12-31T23:59:59-23:59"}, "is no moment of the calendar"),
+        ({"time": "9999-12-31T23:59:59Z"}, "is none that a transaction can have"),
+        ({"time": "99999-01-01"}, "is not understood"),
+        ({"state": "listed", "since": "0001-01-01", "until": "1899-01-01"}, "is none that a transaction can have"),
+        ({"state": "listed", "since": "9999-12-30"}, "is none that a transaction can have"),
+        ({"transaction": 99999999999999999999}, "16 hexadecimal digits. Write it between quotes."),
+        ({"transaction": "ffffffffffffffff"}, "is not in the repository"),
+        ({"transaction": "04089ae000000000"}, "stands for no moment of the calendar"),
+        ({"target": "/tmp/a\0b"}, "target holds a zero byte"),
         ({"transaction": ""}, "16 hexadecimal digits"),
         ({"target": None}, "must be an absolute path"),
         ({"target": "Data.fs"}, "must be an absolute path"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 import shutil
 import stat
@@ -143,3 +144,30 @@ def test_a_set_without_a_transaction_is_refused(site: _backup_set.Settings) -> N
     _backup_set.run(site, who="me", why="test")
     with pytest.raises(RepositoryError, match=r"^Set .* holds no transaction of any storage\.$"):
         _scratch.newest(site, _scratch.Plan(), "A check")
+
+
+def test_check_mode_refuses_a_place_that_cannot_be_made(site: _backup_set.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B4, B13: with the run's sentence."""
+    _backup_set.run(site, who="root", why="test")
+    os.mkfifo(site.drill_directory)
+    with pytest.raises(RepositoryError, match=r"/scratch is no directory, so nothing can be restored in it\.$"):
+        _scratch.newest(site, _scratch.Plan(), "A drill")
+    Path(site.drill_directory).unlink()
+    asked: list[str] = []
+    monkeypatch.setattr(_scratch._repository, "need_writable", asked.append)
+    _scratch.newest(site, _scratch.Plan(), "A drill")
+    assert asked == [str(tmp_path)]
+
+
+def test_a_copy_of_a_damaged_backup_is_refused_with_the_last_good_transaction(site: _backup_set.Settings, tmp_path: Path) -> None:
+    """B2: a drill names what can be restored."""
+    _backup_set.run(site, who="root", why="test")
+    plan = _scratch.Plan()
+    _scratch.newest(site, plan, "A drill")
+    [full] = Path(site.repository("main")).glob("*.fs*")
+    content = bytearray(full.read_bytes())
+    content[len(content) // 2] ^= 1
+    full.write_bytes(content)
+    (tmp_path / "scratch").mkdir()
+    with pytest.raises(RepositoryError, match=r"is damaged: .* No transaction before can be restored\.$"):
+        _scratch.restore(site, plan, plan.storages[0], str(tmp_path / "scratch"))

@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import stat
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -663,3 +664,84 @@ def test_the_module_turns_an_error_of_the_system_into_a_message(tmp_path: Path, 
     failed = module(capsys, {"path": tmp_path / "loop/x", "content": ""})
     assert failed["failed"] is True
     assert f"{tmp_path}/loop/x" in failed["msg"]
+
+
+# What this user may not do (B13)
+
+
+def as_another(path: Path, *declared: dict[str, Any]) -> set[str]:
+    """Return what check mode and the run say to a user who owns nothing."""
+    reading, writing = os.pipe()
+    entries = [_tree.entry({**one, "path": str(one["path"])}) for one in declared]
+    child = os.fork()
+    if child == 0:
+        said = []
+        os.setgroups([])
+        os.setresgid(OTHER_GROUP.gr_gid, OTHER_GROUP.gr_gid, OTHER_GROUP.gr_gid)
+        os.setresuid(OTHER.pw_uid, OTHER.pw_uid, OTHER.pw_uid)
+        for check_mode in (True, False):
+            try:
+                changes = _tree.plan(entries, check_mode)
+                if not check_mode:
+                    _tree.apply(changes)
+                said.append("nothing")
+            except BaseException as error:
+                said.append(f"{type(error).__name__}: {error}")
+        os.write(writing, json.dumps(said).encode())
+        os._exit(0)
+    os.close(writing)
+    said = json.loads(os.read(reading, 10000))
+    os.close(reading)
+    os.waitpid(child, 0)
+    return {one.replace(str(path), "PATH") for one in said}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_check_mode_refuses_what_this_user_may_not_do(tmp_path: Path) -> None:
+    """B13: the run's sentence, before anything is touched."""
+    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        path.chmod(0o755)
+    theirs = {"owner": OTHER.pw_name, "group": OTHER_GROUP.gr_name}
+    (tmp_path / "f").write_text("x")
+    (tmp_path / "f").chmod(0o644)
+    (tmp_path / "d").mkdir()
+    denied = f"PATH is not writable for user {OTHER.pw_name}."
+    for name, declared in {
+        "new": {"content": "y"},
+        "f": {"content": "y"},
+        "gone/deep": {"state": "directory"},
+        "link": {"target": "f"},
+    }.items():
+        said = as_another(tmp_path, {"path": tmp_path / name, **theirs, **declared})
+        assert f"TreeError: PATH/{name}: {denied}" in said
+        assert all(one.startswith(f"TreeError: PATH/{name}: ") for one in said)
+    assert as_another(tmp_path, {"path": tmp_path / "f", "state": "absent"}) == {f"TreeError: PATH/f: {denied}"}
+    sentence = {"TreeError: PATH/d: only its owner root or root can change it."}
+    assert as_another(tmp_path, {"path": tmp_path / "d", "mode": "0700", **theirs}) == sentence
+    assert as_another(tmp_path, {"path": tmp_path / "f", "content": "x", "mode": "0600", **theirs}) == {
+        "TreeError: PATH/f: only its owner root or root can change it."
+    }
+    os.chown(tmp_path, OTHER.pw_uid, OTHER_GROUP.gr_gid)
+    assert as_another(tmp_path, {"path": tmp_path / "new", "content": "y"}) == {"TreeError: PATH/new: only root can give it to owner root and group root."}
+    assert as_another(
+        tmp_path, {"path": tmp_path / "new", "content": "y", **theirs}, {"path": tmp_path / "a", **theirs}, {"path": tmp_path / "a/b", **theirs}
+    ) == {"nothing"}
+    assert (tmp_path / "new").read_text() == "y"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_check_mode_refuses_a_read_only_file_system(tmp_path: Path) -> None:
+    """B13: root is stopped by that alone."""
+    (tmp_path / "f").write_text("x")
+    if subprocess.run(["mount", "--bind", tmp_path, tmp_path], check=False, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("this host lets nobody mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", tmp_path], check=True)
+        for check_mode in (True, False):
+            assert refusal({"path": tmp_path / "new", "content": "y"}, check_mode=check_mode) == f"{tmp_path}/new: {tmp_path} is on a read-only file system."
+            assert refusal({"path": tmp_path / "f", "content": "y"}, check_mode=check_mode) == f"{tmp_path}/f: {tmp_path} is on a read-only file system."
+            sentence = f"{tmp_path}/f: it cannot be changed, since it is immutable or its file system is read-only."
+            assert refusal({"path": tmp_path / "f", "content": "x", "mode": "0600"}, check_mode=check_mode) == sentence
+        assert _tree.plan(mine({"path": tmp_path / "f", "content": "x", "mode": f"{stat.S_IMODE((tmp_path / 'f').stat().st_mode):04o}"})) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
