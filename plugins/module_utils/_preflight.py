@@ -128,7 +128,12 @@ def check_names(options: Mapping[str, Any], given: Iterable[str], own: Iterable[
     prefixes = tuple({name.split("_")[0] + "_" for name in options})
     for name in sorted(set(given) - set(options) - set(own)):
         if name.startswith(prefixes):
-            yield f"{name} is not a variable of this collection.{_indico_conf.nearest(name, options)} (A site lists names of its own in indico_site_variables.)"
+            yield unknown_variable(name, options)
+
+
+def unknown_variable(name: str, options: Iterable[str]) -> str:
+    """Return the sentence about a variable that looks like one of the collection and is none."""
+    return f"{name} is not a variable of this collection.{_indico_conf.nearest(name, options)} (A site lists names of its own in indico_site_variables.)"
 
 
 # The checks below compare values. Each one's parameters are the variables that it reads; it runs when all of them have their types.
