@@ -73,7 +73,9 @@ class ActionModule(ActionBase):
             except AnsibleError as error:
                 found.append(f"{name} cannot be read: {error.message}")
                 extra.pop(name)
-        tags = [tag for option in ("tags", "skip_tags") for tag in context.CLIARGS.get(option) or ()]
+        # A site's own playbook may import this one beside others, which have tags of their own.
+        called = any(Path(name).name.removesuffix(".yml").split(".")[-1] == verb for name in context.CLIARGS.get("args") or ())
+        tags = [tag for option in ("tags", "skip_tags") for tag in context.CLIARGS.get(option) or ()] if called else []
         groups = given.get("groups", {})
         options = {name: option for role in specs.values() for name, option in role.items()}
         found += _verbs.problems(verb, extra, options, self._declared(groups, given, extra), groups, tags)

@@ -13,9 +13,7 @@ from datetime import date
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LONG_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_SHORTHANDS = (
-    "minutely hourly daily monthly weekly yearly annually quarterly semiannually semi-annually biannually bi-annually anually semi-anually bi-anually"
-)
+_SHORTHANDS = "minutely hourly daily monthly weekly yearly annually quarterly semiannually semi-annually biannually bi-annually anually semi-anually bi-anually"
 _WORDS = frozenset(_SHORTHANDS.split())
 _MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _ITEM = re.compile(r"(\d{1,4})(?:\.\.(\d{1,4}))?(?:/(\d{1,4}))?", re.ASCII)

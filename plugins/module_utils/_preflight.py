@@ -95,8 +95,12 @@ def _wanted(kind: str, value: Any) -> str | None:
         return None if isinstance(value, str) else "a string"
     if kind == "path":
         return None if isinstance(value, str) and value.startswith("/") else "an absolute path"
-    if kind == "int":  # surveys of AWX pass numbers as strings
-        good = re.fullmatch("-?[0-9]{1,18}", value) if isinstance(value, str) else isinstance(value, int) and not isinstance(value, bool) and abs(value) < _HUGE
+    if kind == "int":  # surveys of AWX pass numbers as strings; YAML would read 010 as 8
+        good = (
+            re.fullmatch("-?(0|[1-9][0-9]{0,17})", value)
+            if isinstance(value, str)
+            else isinstance(value, int) and not isinstance(value, bool) and abs(value) < _HUGE
+        )
         return None if good else "an integer"
     if kind == "bool":
         good = value.lower() in ("yes", "no", "true", "false") if isinstance(value, str) else isinstance(value, bool)
@@ -693,8 +697,9 @@ def _copy_retention(
 
 def _policy(role: str, values: Mapping[str, Any]) -> Iterator[str]:
     """What a retention may be, the run at night says, so it is asked here."""
+    options: dict[str, Any] = {name.removeprefix(f"{role}_"): int(value) for name, value in values.items()}
     try:
-        _prune.Policy(**{name.removeprefix(f"{role}_"): int(value) for name, value in values.items()})
+        _prune.Policy(**options)
     except _repository.RepositoryError as error:
         yield f"{role}_{str(error).partition('. ')[0].rstrip('.')}."
 
@@ -836,7 +841,8 @@ def check_host(facts: Mapping[str, Any], host: str, python2: bool) -> Iterator[s
 
 def _is_said(sentence: str, found: Iterable[str]) -> bool:
     """Return whether one of the sentences already tells that this value is wrong. They may call rooms what this calls indico_storages[1]."""
-    name, value = re.match(r"(\S+) is (\S+);", sentence).groups()  # type: ignore[union-attr] (check_ranges writes no other)
+    name, _is, rest = sentence.partition(" is ")
+    value = rest.partition(";")[0]
     variable, last = name.partition("[")[0], re.split("[.]", name)[-1]
     return any(one.startswith(variable) and (f"{last} is {value};" in one or f"{name} is {value}" in one) for one in found)
 

@@ -367,10 +367,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         ({name: 0}, f"{name} is 0; it must be 1 or more.")
         for name in ("web_processes", "web_threads", "web_request_timeout", "web_upload_limit_mb", "zeo_invalidation_queue_size", "zeo_transaction_timeout")
     ),
-    *(
-        ({name: 0}, f"{name} is 0; it must be 1 or more.")
-        for name in ("backup_max_incrementals",)
-    ),
+    *(({name: 0}, f"{name} is 0; it must be 1 or more.") for name in ("backup_max_incrementals",)),
     # O18: what the run at night would refuse.
     *(
         ({f"{role}_{name}": number}, f"{role}_{name} is {number}; {words}.")
@@ -389,7 +386,11 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"backup_schedule": "*-02-30 1:00"}, "backup_schedule is '*-02-30 1:00'; '*-02-30' never comes."),
     ({"backup_schedule": "Mo 1:00"}, "backup_schedule is 'Mo 1:00'; 'Mo' is no day of the week and no range of them, such as Mon..Fri."),
-    *(({name: "10mins"}, f"{name} is '10mins'; it must be a time such as 90s, 10min or 1h 30min.") for name in OPTIONS if re.search("_(jitter|time_limit)$", name)),
+    *(
+        ({name: "10mins"}, f"{name} is '10mins'; it must be a time such as 90s, 10min or 1h 30min.")
+        for name in OPTIONS
+        if re.search("_(jitter|time_limit)$", name)
+    ),
     ({"backup_schedule_jitter": ""}, "backup_schedule_jitter is ''; it must be a time such as"),
     ({"backup_time_limit": "0"}, "backup_time_limit is 0; a job needs some time. infinity sets no limit."),
     ({"web_tls": "provided", "web_tls_certificate": OTHER_CERTIFICATE, "web_tls_key": PEM}, "web_tls_key is not the key of web_tls_certificate."),
@@ -418,7 +419,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         if name.endswith("_metrics_file")
         for path, words in [
             ("/home/x/a.prom", "nothing below /home serves, since the jobs do not see it or a reboot empties it."),
-            ("/tmp/a.prom", "nothing below /tmp serves"),  # noqa: S108 (refused)
+            ("/tmp/a.prom", "nothing below /tmp serves"),
             ("/run/a.prom", "nothing below /run serves"),
             ("/var/lib/metrics/", "it must name a file, without trailing"),
             ("/var/lib/../a.prom", "it must name a file, without trailing"),
