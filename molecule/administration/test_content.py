@@ -62,7 +62,7 @@ def result(site: Site, playbook: str, *arguments: str, **extra: object) -> dict[
     """Run a playbook, which may fail, and return what its module found, what it reported (said), what failed (failures), and which tasks changed something."""
     run = site.play(*arguments, playbook=playbook, **extra)
     report = json.JSONDecoder().raw_decode(run.output[run.output.index("{\n") :])[0]
-    tasks = {task["task"]["name"]: task["hosts"].get(site.name, {}) for task in report["plays"][0]["tasks"]}
+    tasks = {task["task"]["name"]: task["hosts"].get(site.name, {}) for play in report["plays"] for task in play["tasks"]}
     found = next((one for one in tasks.values() if "steps" in one or "orphans" in one), {})
     return {**found, "said": tasks.get("Report", {}).get("msg"), "failures": run.failures, "tasks_changed": list(run.changed)}
 

@@ -129,7 +129,7 @@ def test_an_address_may_still_see_the_site(site: Site, visitor: Browser, opened:
     ("extra", "sentence"),
     [
         ({}, "Say what is wanted: -e state=on or -e state=off."),
-        ({"state": "on", "retry_after": "soon"}, "retry_after is soon; it must be a number of seconds."),
+        ({"state": "on", "retry_after": "soon"}, "retry_after is 'soon'; it must be an integer from 1 to 9999999."),
         ({"state": "on", "allow": "192.0.2.0/24"}, "allow has 192.0.2.0/24; it must hold addresses, without networks or names."),
         (
             {"state": "on", "allow": "192.0.2.7", "web_trusted_proxies": ["192.0.2.1"]},

@@ -42,11 +42,12 @@ def test_bad_input_is_refused_before_anything_is_changed(site: Site, case: str) 
 
 
 def test_broken_configuration_never_lands(site: Site) -> None:
-    """A certificate that is none passes preflight; the web server's own check stops it, and the site goes on as it was."""
+    """O3: a certificate that is none is refused before another role changes anything, and the site goes on as it was."""
     nonsense = "-----BEGIN NONSENSE-----"
     run = site.play(web_tls="provided", web_tls_certificate=nonsense, web_tls_key=nonsense)
     assert run.returncode != 0
-    assert any("provided.key: openssl refused it" in failure for failure in run.failures), run.failures
+    assert any("are no certificate with its key" in failure for failure in run.failures), run.failures
+    assert run.changed == {}
     site.browser().wait("/")
     assert site.shell().run("grep --recursive NONSENSE /opt/indico/etc /etc/apache2").rc == 1
 

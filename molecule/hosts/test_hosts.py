@@ -51,7 +51,8 @@ def test_another_release_is_refused_before_anything_is_changed(name: str, tmp_pa
     host = SITES[name]
     before = files(host)
     (tmp_path / "group_vars").symlink_to((host.inventory / "group_vars").resolve())
-    (tmp_path / "hosts.yml").write_text(json.dumps({"indico": {"children": {"indico_zeo": {"hosts": {name: {"lab_address": host.variables["lab_address"]}}}}}}))
+    databases = {"indico_zeo": {"hosts": {name: {"lab_address": host.variables["lab_address"]}}}}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"indico": {"children": {**databases, "indico_app": {}, "indico_scheduler": {}}}}))
     run = play(tmp_path)
     assert run.returncode != 0
     sentence = f"{name} runs Debian {VERSIONS[name]}; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package."

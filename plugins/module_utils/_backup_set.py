@@ -103,13 +103,18 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     problem: str | None = None
     seconds: float = 0.0
+    check: bool = False
 
     def line(self) -> str:
         """Return all of it in one line."""
         if self.problem:
             return f"backup failed: {self.problem}"
         parts = [f"{one['name']} {one['kind']} {one['stored_bytes']} bytes" for one in self.storages]
-        parts += [f"set {self.set}" if self.set else "no new set"] + ([f"{len(self.deleted)} old ones removed"] if self.deleted else [])
+        parts += [f"set {self.set}" if self.set else "a new set" if self.check and self.changed else "no new set"] + (
+            [f"{len(self.deleted)} old ones removed"] if self.deleted else []
+        )
+        if self.check:
+            return f"a backup would do this: {', '.join(parts)}"
         return f"backup done in {self.seconds:.1f} s: {', '.join(parts)}"
 
 
@@ -168,7 +173,7 @@ def run_locked(settings: Settings, *, who: str, why: str, full: Collection[str] 
 
     Nothing is removed before all that is new was verified.
     """
-    outcome = Outcome()
+    outcome = Outcome(check=check)
     with _backup_status.announced(settings, outcome, _backup_status.BACKUP, act=not check):
         _run(settings, outcome, who=who, why=why, full=full, check=check)
     return outcome

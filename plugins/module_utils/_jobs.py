@@ -273,7 +273,7 @@ def _following(schedule: str, after: float) -> float | None:
     with contextlib.suppress(ValueError):
         return _crontab.following(_crontab.fields(schedule), datetime.fromtimestamp(after)).timestamp()
     words = ["systemd-analyze", "calendar", f"--base-time=@{int(after)}", schedule]
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=dict(os.environ, LC_ALL="C"), check=False)
+    done = _children.run(words, env=dict(os.environ, LC_ALL="C"))
     moments = re.findall(r"(?:Next elapse|\(in UTC\)): \S+ (\S+ \S+) UTC$", done.stdout, re.MULTILINE)
     return datetime.strptime(moments[-1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc).timestamp() if moments else None
 

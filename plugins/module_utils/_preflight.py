@@ -14,14 +14,18 @@ import inspect
 import ipaddress
 import os
 import re
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _crontab, _indico_conf, _scheduler
+from ansible_collections.confops.indico.plugins.module_utils import _calendar, _crontab, _indico_conf, _prune, _repository, _scheduler
 
 _SECRET = re.compile(r"passw|secret|token|_key\b")
-# Directories of the system. Below the second set nothing of an instance can live: the units' sandbox hides it, or a reboot empties it.
+# Directories of the system; those of them that no job may write to; and those below which nothing of an instance can live, since
+# the units' sandbox hides them, or a reboot empties them.
 _SYSTEM = ("/", "/bin", "/etc", "/home", "/lib", "/media", "/mnt", "/opt", "/sbin", "/srv", "/usr", "/usr/local", "/var", "/var/lib", "/var/log", "/var/www")
+_NO_METRICS = ("/", "/bin", "/etc", "/lib", "/sbin", "/usr", "/usr/local")
 _HIDDEN = ("/boot", "/dev", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/var/run", "/var/tmp")  # noqa: S108 (names to refuse)
 # Keys of indico.conf that the roles derive, and the variable to set instead.
 _DERIVED = {
@@ -50,6 +54,15 @@ _DERIVED = {
     ),
 }
 _HOST_NAME = "[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
+# What an integer may be, by the end of its name; the first that fits counts. Less than these is said by the checks below.
+_RANGES: tuple[tuple[str, int, int], ...] = (
+    ("(^|_)port", 1, 65535),
+    ("_days", 0, 36500),
+    ("_percent", 0, 100),
+    ("web_processes|web_threads|indico_keep_releases|indico_health_count", 0, 1000),
+    ("", 0, 1_000_000),
+)
+_HUGE = 10**18
 _MEMCACHED_SECONDS = 30 * 86400  # the longest time that memcached does not take for a date
 
 
@@ -71,6 +84,8 @@ def _shown(name: str, option: Mapping[str, Any], value: Any) -> str:
         return "not one"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int) and abs(value) >= _HUGE:  # Python refuses to write what is longer still
+        return "a number of more than 18 digits"
     return repr(value)
 
 
@@ -80,8 +95,12 @@ def _wanted(kind: str, value: Any) -> str | None:
         return None if isinstance(value, str) else "a string"
     if kind == "path":
         return None if isinstance(value, str) and value.startswith("/") else "an absolute path"
-    if kind == "int":  # surveys of AWX pass numbers as strings
-        good = re.fullmatch("-?[0-9]{1,18}", value) if isinstance(value, str) else isinstance(value, int) and not isinstance(value, bool)
+    if kind == "int":  # surveys of AWX pass numbers as strings; YAML would read 010 as 8
+        good = (
+            re.fullmatch("-?(0|[1-9][0-9]{0,17})", value)
+            if isinstance(value, str)
+            else isinstance(value, int) and not isinstance(value, bool) and abs(value) < _HUGE
+        )
         return None if good else "an integer"
     if kind == "bool":
         good = value.lower() in ("yes", "no", "true", "false") if isinstance(value, str) else isinstance(value, bool)
@@ -123,12 +142,32 @@ def _check_members(name: str, options: Mapping[str, Any], value: Mapping[str, An
             yield f"{name}.{key} is missing."
 
 
+def check_ranges(name: str, option: Mapping[str, Any], value: Any, key: str = "") -> Iterator[str]:
+    """Yield a sentence for each integer of a value, whose types are right, that is beyond what anything here can use. key: its own name in a list."""
+    kind, key = option["type"], key or name
+    if kind == "list":
+        for number, item in enumerate(value):
+            yield from check_ranges(f"{name}[{number}]", {**option, "type": option["elements"]}, item, key)
+    elif kind == "dict":
+        for inner, item in value.items() if "options" in option else ():
+            yield from check_ranges(f"{name}.{inner}", option["options"][inner], item, inner)
+    elif kind == "int":
+        low, high = next((low, high) for end, low, high in _RANGES if re.search(f"({end})$", key))
+        if not low <= int(value) <= high:
+            yield f"{name} is {value}; it must be a number from {low} to {high}."
+
+
 def check_names(options: Mapping[str, Any], given: Iterable[str], own: Iterable[str]) -> Iterator[str]:
     """Yield a sentence for each name in given that begins like an option and is none. own: names that a site declared as its own."""
     prefixes = tuple({name.split("_")[0] + "_" for name in options})
     for name in sorted(set(given) - set(options) - set(own)):
         if name.startswith(prefixes):
-            yield f"{name} is not a variable of this collection.{_indico_conf.nearest(name, options)} (A site lists names of its own in indico_site_variables.)"
+            yield unknown_variable(name, options)
+
+
+def unknown_variable(name: str, options: Iterable[str]) -> str:
+    """Return the sentence about a variable that looks like one of the collection and is none."""
+    return f"{name} is not a variable of this collection.{_indico_conf.nearest(name, options)} (A site lists names of its own in indico_site_variables.)"
 
 
 # The checks below compare values. Each one's parameters are the variables that it reads; it runs when all of them have their types.
@@ -148,8 +187,10 @@ def _storage_names(indico_storages: list[Any]) -> Iterator[str]:
 def _ports(
     indico_storages: list[Any],
     zeo_claim_port: Any,
+    zeo_cluster: Mapping[str, Any],
     indico_cache_backend: str,
     indico_redis_port: Any,
+    indico_memcached_servers: list[str],
     web_tls: str,
     web_http_port: Any,
     web_https_port: Any,
@@ -158,9 +199,14 @@ def _ports(
     used: dict[int, str] = {25: "the local relay (mail_relay_host)"} if mail_relay_host else {}
     keys = ("port", "replication_port")
     wanted = [(f"indico_storages, {storage['name']}.{key}", storage[key]) for storage in indico_storages for key in keys if key in storage]
+    if len(zeo_cluster) > 1:
+        wanted += [_derived_port(storage) for storage in indico_storages if "replication_port" not in storage]
     wanted += [("zeo_claim_port", zeo_claim_port), ("web_http_port", web_http_port)]
     if indico_cache_backend == "redis":
         wanted.append(("indico_redis_port", indico_redis_port))
+    if indico_cache_backend == "memcached":
+        own = [server for server in indico_memcached_servers if re.fullmatch("(127[.][0-9.]+|localhost):[0-9]{1,5}", server)]
+        wanted += [("indico_memcached_servers", server.rpartition(":")[2]) for server in own]
     if web_tls != "none":
         wanted.append(("web_https_port", web_https_port))
     for who, value in wanted:
@@ -170,6 +216,13 @@ def _ports(
         elif port in used:
             yield f"{who} is {port}, which {used[port]} has already."
         used.setdefault(port, who)
+
+
+def _derived_port(storage: Mapping[str, Any]) -> tuple[str, int]:
+    """Return how to call the port at which a storage with a standby is replicated, and the port, where it is not given."""
+    return f"indico_storages, {storage['name']}: the port of its replication, which is 1000 above its own unless replication_port says otherwise,", (
+        int(storage["port"]) + 1000
+    )
 
 
 def _prefix(indico_prefix: str) -> Iterator[str]:
@@ -396,8 +449,28 @@ def _pair(variable: str, tls: str, certificate: str, key: str) -> Iterator[str]:
         for name, text in ((f"{variable}_certificate", certificate), (f"{variable}_key", key)):
             if "-----BEGIN" not in text:
                 yield f"{name} holds no PEM text; {variable}: provided needs it."
+                return
+        yield from _pem_problem(variable, certificate, key)
     elif key:
         yield f"{variable}_key is given, but {variable} is {tls}; set it to provided."
+
+
+def _pem_problem(variable: str, certificate: str, key: str) -> Iterator[str]:
+    """Yield why OpenSSL would not serve the pair. It lies in memory only; where the controller cannot do that, the host's own check says it."""
+    if not hasattr(os, "memfd_create"):
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # how strong it must be, the host decides
+    with os.fdopen(os.memfd_create("pair"), "wb") as stream:
+        stream.write(f"{certificate}\n{key}\n".encode())
+        stream.flush()
+        try:
+            context.load_cert_chain(f"/proc/self/fd/{stream.fileno()}", password=lambda: "")  # nobody can be asked for one
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                yield f"{variable}_key is not the key of {variable}_certificate."
+            else:
+                yield f"{variable}_certificate and {variable}_key are no certificate with its key, without a passphrase, that OpenSSL reads."
 
 
 def _certificate(web_tls: str, web_tls_certificate: str, web_tls_key: str) -> Iterator[str]:
@@ -449,35 +522,46 @@ def _plain_path(variable: str, path: str) -> Iterator[str]:
         yield f"{variable} is {path!r}; it must hold only letters, digits, dots, hyphens and underscores between its slashes: units give others a meaning."
 
 
-def _backups(backup_directory: str, backup_drill_directory: str, backup_metrics_file: str) -> Iterator[str]:
+def _below_hidden(variable: str, path: str) -> Iterator[str]:
+    hidden = next((one for one in _HIDDEN if f"{path}/".startswith(f"{one}/")), None)
+    if hidden:
+        yield f"{variable} is {path}; nothing below {hidden} serves, since the jobs do not see it or a reboot empties it."
+
+
+def _backups(backup_directory: str, backup_drill_directory: str) -> Iterator[str]:
     for variable, path in dict(locals()).items():
         yield from _plain_path(variable, path)
+        yield from _below_hidden(variable, path)
         if path.rstrip("/") in _SYSTEM:
             yield f"{variable} is {path}; it must be a path of its own, not one of the system's."
 
 
-def _metrics(zeo_metrics_file: str, scheduler_metrics_file: str) -> Iterator[str]:
-    for variable, path in dict(locals()).items():
-        yield from _plain_path(variable, path)
-        if path.rstrip("/") in _SYSTEM:
-            yield f"{variable} is {path}; it must be a path of its own, not one of the system's."
-
-
-def _metrics_of_jobs(cron_metrics_file: str, cron_disk_metrics_file: str) -> Iterator[str]:
-    for variable, path in dict(locals()).items():
-        yield from _plain_path(variable, path)
-        if path.rstrip("/") in _SYSTEM:
-            yield f"{variable} is {path}; it must be a path of its own, not one of the system's."
-
-
-def _metrics_seen(
-    backup_metrics_file: str, zeo_metrics_file: str, scheduler_metrics_file: str, cron_metrics_file: str, cron_disk_metrics_file: str
+def _metrics(
+    backup_metrics_file: str,
+    cron_disk_metrics_file: str,
+    cron_metrics_file: str,
+    offsite_metrics_file: str,
+    scheduler_metrics_file: str,
+    zeo_metrics_file: str,
 ) -> Iterator[str]:
-    """Refuse directories that the units do not see, or that the next boot empties: the roles could make them, and the jobs would miss them."""
-    for variable, path in dict(locals()).items():
-        hidden = next((one for one in _HIDDEN if f"{path}/".startswith(f"{one}/")), None)
-        if hidden:
-            yield f"{variable} is {path}; it must not lie below {hidden}, which jobs do not see or which does not last."
+    """Units name the directory of each as one that they may write to."""
+    used: dict[str, str] = {}
+    for variable, path in ((variable, path) for variable, path in dict(locals()).items() if variable.endswith("_file") and path):
+        directory = os.path.dirname(path)
+        if not path.startswith("/"):
+            yield f"{variable} is {path!r}; it must be an absolute path."
+            continue
+        yield from _plain_path(variable, path)
+        yield from _below_hidden(variable, path)
+        if path.rstrip("/") in _SYSTEM:
+            yield f"{variable} is {path}; it must be a path of its own, not one of the system's."
+        elif path.endswith("/") or os.path.normpath(path) != path:
+            yield f"{variable} is {path}; it must name a file, without trailing or doubled slashes and without dots for a directory."
+        elif directory in _NO_METRICS:
+            yield f"{variable} is {path}; a job must not be allowed to write to {directory}. Name a directory below /var/lib."
+        if path in used:
+            yield f"{variable} is {path}, which {used[path]} has already."
+        used.setdefault(path, variable)
 
 
 def _tasks(scheduler_tasks: list[Any], scheduler_keep_days: Any) -> Iterator[str]:
@@ -566,12 +650,63 @@ def _schedules(
                 _crontab.fields(schedule)
             except ValueError as error:
                 yield f"{variable}: {error}"
+        elif indico_jobs_backend == "systemd" and schedule:
+            wrong = _calendar.problem(schedule, date.today())
+            if wrong:
+                yield f"{variable} is {schedule!r}; {wrong}."
 
 
-def _retention(backup_window_days: Any, backup_keep_chains_min: Any, backup_max_incrementals: Any) -> Iterator[str]:
-    for variable, value in dict(locals()).items():
-        if int(value) < 1:
-            yield f"{variable} is {value}; it must be 1 or more."
+def _spans(
+    backup_schedule_jitter: str,
+    cron_schedule_jitter: str,
+    offsite_schedule_jitter: str,
+    backup_time_limit: str,
+    cron_time_limit: str,
+    offsite_time_limit: str,
+) -> Iterator[str]:
+    """systemd would leave out what it does not understand, and a job would run without its limit."""
+    for variable, text in dict(locals()).items():
+        limit = variable.endswith("_limit")
+        if not (_calendar.span(text) or (limit and text == "infinity")):
+            yield f"{variable} is {text!r}; it must be a time such as 90s, 10min or 1h 30min."
+        elif limit and not re.search("[1-9]|infinity", text):
+            yield f"{variable} is {text}; a job needs some time. infinity sets no limit."
+
+
+def _retention(
+    backup_window_days: Any,
+    backup_keep_chains_min: Any,
+    backup_keep_daily: Any,
+    backup_keep_weekly: Any,
+    backup_keep_monthly: Any,
+    backup_keep_yearly: Any,
+) -> Iterator[str]:
+    yield from _policy("backup", dict(locals()))
+
+
+def _copy_retention(
+    offsite_window_days: Any,
+    offsite_keep_chains_min: Any,
+    offsite_keep_daily: Any,
+    offsite_keep_weekly: Any,
+    offsite_keep_monthly: Any,
+    offsite_keep_yearly: Any,
+) -> Iterator[str]:
+    yield from _policy("offsite", dict(locals()))
+
+
+def _policy(role: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """What a retention may be, the run at night says, so it is asked here."""
+    options: dict[str, Any] = {name.removeprefix(f"{role}_"): int(value) for name, value in values.items()}
+    try:
+        _prune.Policy(**options)
+    except _repository.RepositoryError as error:
+        yield f"{role}_{str(error).partition('. ')[0].rstrip('.')}."
+
+
+def _chains(backup_max_incrementals: Any) -> Iterator[str]:
+    if int(backup_max_incrementals) < 1:
+        yield f"backup_max_incrementals is {backup_max_incrementals}; it must be 1 or more."
 
 
 def _archive_roots(backup_archive_roots: list[str], indico_prefix: str) -> Iterator[str]:
@@ -588,9 +723,8 @@ def _packs(backup_pack_days: Any) -> Iterator[str]:
         yield f"backup_pack_days is {backup_pack_days}; it must be 0 or more."
 
 
-def _copy(offsite_directory: str, offsite_metrics_file: str, offsite_user: str, backup_pull_user: str) -> Iterator[str]:
+def _copy(offsite_directory: str, offsite_user: str, backup_pull_user: str) -> Iterator[str]:
     yield from _plain_path("offsite_directory", offsite_directory)
-    yield from _plain_path("offsite_metrics_file", offsite_metrics_file)
     hidden = next((one for one in _HIDDEN if f"{offsite_directory}/".startswith(f"{one}/")), None)
     if offsite_directory.rstrip("/") in _SYSTEM:
         yield f"offsite_directory is {offsite_directory}; it must be a path of its own, not one of the system's."
@@ -598,12 +732,6 @@ def _copy(offsite_directory: str, offsite_metrics_file: str, offsite_user: str, 
         yield f"offsite_directory is {offsite_directory}; nothing below {hidden} serves, since the pull does not see it or a reboot empties it."
     for variable, value in (("offsite_user", offsite_user), ("backup_pull_user", backup_pull_user)):
         yield from _name(variable, value)
-
-
-def _copy_amounts(offsite_window_days: Any, offsite_keep_chains_min: Any) -> Iterator[str]:
-    for variable, value in dict(locals()).items():
-        if int(value) < 1:
-            yield f"{variable} is {value}; it must be 1 or more."
 
 
 def _pull_keys(backup_pull_keys: list[str]) -> Iterator[str]:
@@ -687,8 +815,6 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _sharing,
     _backups,
     _metrics,
-    _metrics_of_jobs,
-    _metrics_seen,
     _tasks,
     _drill,
     _hours,
@@ -698,11 +824,13 @@ CHECKS: tuple[Callable[..., Iterator[str]], ...] = (
     _pings,
     _task_files,
     _schedules,
+    _spans,
     _retention,
     _archive_roots,
+    _copy_retention,
+    _chains,
     _packs,
     _copy,
-    _copy_amounts,
     _pull_keys,
     _rotation,
     _build,
@@ -719,6 +847,14 @@ def check_host(facts: Mapping[str, Any], host: str, python2: bool) -> Iterator[s
     version = re.match(r"(\d+)\.(\d+)", str(facts.get("python_version")))
     if version and (int(version[1]), int(version[2])) < (3, 9):
         yield f"{host} runs Ansible's modules with Python {version[0]}; this collection needs 3.9 or later there."
+
+
+def _is_said(sentence: str, found: Iterable[str]) -> bool:
+    """Return whether one of the sentences already tells that this value is wrong. They may call rooms what this calls indico_storages[1]."""
+    name, _is, rest = sentence.partition(" is ")
+    value = rest.partition(";")[0]
+    variable, last = name.partition("[")[0], re.split("[.]", name)[-1]
+    return any(one.startswith(variable) and (f"{last} is {value};" in one or f"{name} is {value}" in one) for one in found)
 
 
 def problems(
@@ -754,5 +890,7 @@ def problems(
         wanted = inspect.signature(check).parameters
         if all(name in good for name in wanted):
             found += check(**{name: good[name] for name in wanted})
+    ranges = [sentence for role in roles for name in specs[role] if name in good for sentence in check_ranges(name, specs[role][name], good[name])]
+    found += [sentence for sentence in ranges if not _is_said(sentence, found)]
     python2 = str(good.get("python2_wanted", True)).lower() in ("true", "yes")
     return found + list(check_host(facts, host, python2))

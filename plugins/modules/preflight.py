@@ -16,6 +16,9 @@ description:
   - Finds contradictions. Two services on one port, no storage named main, a prefix with a blank, an administrator without a password,
     a key of C(indico.conf) that Indico 1.2.2 does not read.
   - Refuses a host that is not Debian 11, or whose Python is older than 3.9, when its facts are known.
+  - With O(verb) it checks the command line of a playbook instead. It refuses extra variables, groups and tags that the playbook does not know,
+    names the nearest one, and checks types. Variables of the roles are known to every playbook, and names that begin with C(ansible_), C(awx_)
+    or C(tower_) are not looked at.
   - It runs on the controller, makes no connection and reports all problems at once, one sentence each. It never shows a password.
 author:
   - confops developers (@confops)
@@ -32,6 +35,10 @@ options:
     type: list
     elements: str
     default: []
+  verb:
+    description:
+      - Name of a playbook of this collection, such as V(restore). The command line is checked for it, and the other options are not used.
+    type: str
 notes:
   - Values come from the inventory and the play, then from the defaults of roles that the play does not have.
   - A value that needs facts, such as the default of C(indico_server_name), can be read only after they are gathered.
@@ -58,6 +65,11 @@ EXAMPLES = r"""
   confops.indico.preflight:
     roles: [common, python2, zeo]
 
+- name: Refuse extra variables that restore.yml does not know
+  confops.indico.preflight:
+    verb: restore
+  run_once: true
+
 - name: Read where the instance lies
   confops.indico.preflight:
     values: [indico_prefix, indico_user]
@@ -82,7 +94,7 @@ problems:
     - web_https_port is 80, which web_http_port has already.
 values:
   description: The variables that O(values) names.
-  returned: always
+  returned: without O(verb)
   type: dict
   sample: {indico_prefix: /opt/indico, indico_user: indico}
 """

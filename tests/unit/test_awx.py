@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.confops.indico.plugins.module_utils import _verbs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PLAYBOOKS = {path.stem: path.read_text() for path in sorted((REPOSITORY / "playbooks").glob("*.yml"))}
@@ -26,6 +27,8 @@ SURVEYS = {path.stem: json.loads(path.read_text()) for path in sorted((REPOSITOR
 QUESTIONS = [(name, question) for name, survey in SURVEYS.items() for question in survey["spec"]]
 # Files on the controller: a job's own go with its container, and its outcome is among the artifacts.
 ABSENT = {"report_file", "fetch"}
+# The type of a question for each kind of extra variable. AWX has no question for true and false.
+TYPES = {"text": "text", "integer": "integer", "number": "float", "flag": "multiplechoice", "choice": "multiplechoice", "words": "text"}
 KEYS = {"type", "question_name", "question_description", "variable", "required", "default"}
 BOUNDED, CHOSEN = {"text": str, "integer": int, "float": float}, {"multiplechoice", "multiselect"}
 
@@ -66,6 +69,25 @@ def test_what_a_playbook_takes_its_survey_asks(playbook: str) -> None:
     asked = {question["variable"] for question in SURVEYS.get(playbook, {"spec": []})["spec"]}
     assert variables_of(playbook) - ABSENT - asked == set()
     assert not asked & ABSENT
+    assert asked == _verbs.variables(playbook).keys() - ABSENT
+
+
+@pytest.mark.parametrize(("playbook", "question"), QUESTIONS, ids=lambda value: value if isinstance(value, str) else value["variable"])
+def test_a_question_takes_what_the_playbook_takes(playbook: str, question: dict[str, Any]) -> None:
+    """O2: the surveys and the playbooks have one source."""
+    variable = _verbs.VERBS[playbook].variables[question["variable"]]
+    assert question["type"] == ("multiselect" if variable.kind == "words" and variable.choices else TYPES[variable.kind])
+    assert question.get("choices", []) == (["false", "true"] if variable.kind == "flag" else list(variable.choices))
+    if variable.kind in ("integer", "number"):
+        assert (question["min"], question["max"]) == (variable.low, variable.high)
+    assert question["required"] == bool(variable.need) or question["default"] in question.get("choices", [])
+    assert list(_verbs.check_value("x", variable, question["default"])) == []
+
+
+def test_items_of_assertions_are_named_by_what_they_check() -> None:
+    """O10: an item that passes must not read like an error."""
+    files = [path for part in ("playbooks", "roles") for path in (REPOSITORY / part).rglob("*.yml")]
+    assert [path for path in files if re.search(r"label: .*fail_msg", path.read_text())] == []
 
 
 @pytest.mark.parametrize(("playbook", "question"), QUESTIONS, ids=lambda value: value if isinstance(value, str) else value["variable"])

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.lib.playbook import REPOSITORY, play
+from tests.unit import certificates
 
 BALANCED = {"indico_loadbalancer": ["l"], "indico_app": ["a"], "indico_zeo": ["a"]}
 NOWHERE = {"ansible_host": "192.0.2.1", "loadbalancer_address": "10.0.0.1"}
@@ -24,6 +26,38 @@ def test_failover_says_when_nobody_answers(tmp_path: Path) -> None:
     limited = play(tmp_path / "hosts.yml", "--limit", "db2", playbook="playbooks/failover.yml", to="db2", confirm="indico")
     assert limited.returncode != 0
     assert [failure for failure in limited.failures if failure.startswith("Run this without --limit.")], limited.failures
+
+
+@pytest.mark.parametrize(
+    ("playbook", "arguments", "sentence"),
+    [
+        ("restore", ["-e", "tiem=2026-11-20"], "restore.yml does not know the extra variable tiem. Did you mean time?"),  # O2
+        ("maintenance", ["-e", "state=on", "-e", "text=We are back"], "An extra variable was cut at a blank before 'are back'."),  # O5
+        ("refresh", ["-e", "from=/srv/x", "-e", "tmie=x", "--check"], "refresh.yml does not know the extra variable tmie."),
+        ("site", ["--tags", "zoe", "--limit", "a"], "site.yml has no tag zoe. Did you mean zeo?"),
+        ("status", [], "The inventory has a group indico_schedular, which nothing reads. Did you mean indico_scheduler?"),  # O4
+    ],
+)
+def test_a_misspelt_word_is_refused_before_a_host_is_asked(tmp_path: Path, playbook: str, arguments: list[str], sentence: str) -> None:
+    """With the command line as ansible-playbook has it. A host that is asked does not answer, and would be another failure."""
+    groups = ["indico_zeo", "indico_app", "indico_schedular" if playbook == "status" else "indico_scheduler"]
+    inventory = {"indico": {"children": {name: {"hosts": {"a": NOWHERE}} for name in groups}}}
+    (tmp_path / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
+    run = play(tmp_path / "hosts.yml", *arguments, playbook=f"playbooks/{playbook}.yml")
+    assert run.returncode != 0
+    assert len(run.failures) == 1 and sentence in run.failures[0], run.output
+    assert run.tasks == 1
+
+
+def test_names_of_the_site_and_variables_of_the_inventory_may_be_given(tmp_path: Path) -> None:
+    """The first host may be outside of the instance, as here: the site's names are those of its own hosts."""
+    own = {"indico_site_variables": ["place"], "indico_prefix": "/srv/{{ place }}"}
+    children = {name: {"hosts": {"a": NOWHERE}} for name in ("indico_zeo", "indico_app", "indico_scheduler")}
+    inventory = {"all": {"hosts": {"other": NOWHERE}, "children": {"indico": {"vars": own, "children": children}}}}
+    (tmp_path / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
+    nowhere = {"ansible_port": 1, "ansible_ssh_common_args": "-o ProxyCommand=false"}
+    run = play(tmp_path / "hosts.yml", playbook="playbooks/pack.yml", place="x", days="{{ 3 + 4 }}", **nowhere)
+    assert run.tasks > 1, run.output
 
 
 @pytest.mark.parametrize(
@@ -96,12 +130,34 @@ def test_failover_says_when_nobody_answers(tmp_path: Path) -> None:
     ],
 )
 def test_groups_that_do_not_fit_are_refused(tmp_path: Path, groups: dict[str, list[str]], variables: dict[str, Any], sentence: str) -> None:
-    inventory = {"indico": {"vars": variables, "children": {name: {"hosts": dict.fromkeys(hosts, NOWHERE)} for name, hosts in groups.items()}}}
+    children = {name: {"hosts": dict.fromkeys(hosts, NOWHERE)} for name, hosts in groups.items()}
+    children |= {name: {"hosts": {}} for name in ("indico_zeo", "indico_app", "indico_scheduler") if name not in groups}
+    inventory = {"indico": {"vars": variables, "children": children}}
     (tmp_path / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
     run = play(tmp_path / "hosts.yml")
     assert run.returncode != 0
     assert [failure for failure in run.failures if sentence in failure], run.failures
     assert "192.0.2.1" not in "".join(run.failures)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("", "No deployment brought 1.2.2-a, so nobody knows what ran before it; name a release with -e release=. a has 1.2.2-a. Nothing was done."),
+        ("1.2.2-b", "There is no release 1.2.2-b on a. a has 1.2.2-a. Nothing was done."),
+    ],
+)
+def test_a_rollback_with_nothing_to_go_to_says_so_once(tmp_path: Path, wanted: str, expected: str) -> None:
+    """O12: each sentence names what it is about. The check is that of the playbook, with what a host would say."""
+    tasks = [task for one in yaml.safe_load((REPOSITORY / "playbooks/rollback.yml").read_text()) for task in one.get("tasks", [])]
+    (check,) = [task for task in tasks if task["name"] == "Refuse what is not there"]
+    said = {"releases": ["1.2.2-a"], "current": "1.2.2-a", "previous": None, "deployment": None}
+    values = {"__python2_releases": said, "release": wanted, "release_wanted": wanted, "release_targets": [], "release_known": ["a"]}
+    only = [{"hosts": "a", "gather_facts": False, "vars": values, "tasks": [check]}]
+    (tmp_path / "play.yml").write_text(json.dumps(only), encoding="utf-8")
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"a": NOWHERE}}}), encoding="utf-8")
+    run = play(tmp_path / "hosts.yml", playbook=str(tmp_path / "play.yml"))
+    assert run.failures == [expected]
 
 
 @pytest.mark.parametrize("name", ["single", "cluster"])
@@ -110,7 +166,8 @@ def test_the_inventories_to_copy_are_accepted(tmp_path: Path, name: str) -> None
     inventory = tmp_path / name
     shutil.copytree(REPOSITORY / "inventories" / name, inventory)
     vault = {"indico_admin_password": "correct horse", "indico_zeo_password": "battery staple", "indico_redis_password": "sixteen-letters_~"}
-    pairs = {f"{role}_tls_{part}": "-----BEGIN X-----" for role in ("web", "loadbalancer") for part in ("certificate", "key")}
+    pem = dict(zip(("certificate", "key"), certificates.pair(), strict=True))
+    pairs = {f"{role}_tls_{part}": text for role in ("web", "loadbalancer") for part, text in pem.items()}
     (inventory / "group_vars/indico/vault.yml").write_text(json.dumps({f"vault_{key}": value for key, value in (vault | pairs).items()}), encoding="utf-8")
     # The facts that preflight would have gathered.
     check = [{"hosts": "indico", "gather_facts": False, "tasks": [{"confops.indico.preflight": {}}]}]

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from tests.unit import certificates
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 ADMIN = {"login": "ada", "password": "correct horse", "email": "ada@example.org", "first_name": "Ada", "family_name": "Admin"}
@@ -118,7 +121,10 @@ def test_the_inventory_to_copy_is_complete_but_for_its_secrets(tmp_path: Path) -
     filled = vault.read_text(encoding="utf-8")
     vault.rename(vault.with_suffix(""))
     result, _printed = run(tmp_path, site)
-    assert result["problems"] == ["indico_admins, admin has no password; there is no default."]
-    vault.with_suffix("").write_text(filled.replace('password: ""', "password: correct horse"), encoding="utf-8")
+    pem = "web_tls_certificate and web_tls_key are no certificate with its key, without a passphrase, that OpenSSL reads."
+    assert result["problems"] == ["indico_admins, admin has no password; there is no default.", pem]
+    secrets = yaml.safe_load(filled) | {"vault_indico_admin_password": "correct horse"}
+    secrets |= dict(zip(("vault_web_tls_certificate", "vault_web_tls_key"), certificates.pair(), strict=True))
+    vault.with_suffix("").write_text(json.dumps(secrets), encoding="utf-8")
     result, _printed = run(tmp_path, site)
     assert result["problems"] == []

@@ -245,7 +245,9 @@ def watcher() -> Iterator[tuple[str, list[tuple[str, str]]]]:
 def test_pings(site: _backup_set.Settings, watcher: tuple[str, list[tuple[str, str]]]) -> None:
     url, heard = watcher
     site.pings = {"start": f"{url}/start", "success": f"{url}/good", "failure": f"{url}/bad"}
-    _backup_set.run(site, who="root", why="test", check=True)
+    predicted = _backup_set.run(site, who="root", why="test", check=True)
+    assert predicted.line().startswith("a backup would do this: main "), "O10"
+    assert " done in " not in predicted.line()
     assert heard == []
     outcome = make_set(site)
     Path(site.database("main")).unlink()

@@ -17,7 +17,7 @@ WATCHED = {
     "_children.py": "it is the watcher",
     "_drill.py": "servers: _wait_for watches them while they open a database, and their end has a limit",
     "_offsite.py": "rsync gives up a silent source, and the loop looks each second",
-    "_repozo.py": "the compressor: one part of it reads while the other writes, and tests of its own cover its end",
+    "_pipeline.py": "the compressor: one part of it reads while the other writes, and tests of its own cover its end",
     "_zeo.py": "communicate with a limit",
 }
 # Threads that work and do not wait: reading files of this host, and requests that have a limit each.
@@ -45,7 +45,7 @@ def test_nothing_is_waited_for_without_an_end(path: Path) -> None:
             assert path.name in POOLS, where
         if name == "communicate":
             assert limited or len(call.args) > 1, where
-        if name in ("wait", "join", "get", "acquire") and path.name not in ("_repozo.py", "_repository.py"):
+        if name in ("wait", "join", "get", "acquire") and path.name not in ("_pipeline.py", "_repository.py"):
             assert call.args or call.keywords, where  # str.join and dict.get have arguments, too
         if name in ("create_connection", "HTTPConnection", "HTTPSConnection", "urlopen"):
             assert limited or len(call.args) > 1, where

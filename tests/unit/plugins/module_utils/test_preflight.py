@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 from ansible_collections.confops.indico.plugins.module_utils import _preflight
 
+from tests.unit import certificates
 from tests.unit.roles import SPECS
 
 OPTIONS = {name: option for options in SPECS.values() for name, option in options.items()}
@@ -34,7 +37,8 @@ GOOD: dict[str, Any] = {
     "cron_mail_from": "indico@indico.example.org",
 }
 FACTS = {"distribution": "Debian", "distribution_major_version": "11", "python_version": "3.9.2"}
-PEM = "-----BEGIN CERTIFICATE-----\n"
+CERTIFICATE, PEM = certificates.pair()
+OTHER_CERTIFICATE = certificates.pair()[0]
 
 
 def problems(
@@ -112,6 +116,31 @@ def test_every_option_has_a_rejecting_case() -> None:
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option["type"] == "int"])
 def test_numbers_may_come_as_digits(name: str) -> None:
     assert problems({name: str(GOOD[name])}) == []
+
+
+def numbers(name: str, option: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[Any], Any]]]:
+    """Yield the place of each number of an option, and what makes the value of the whole option from it."""
+    if option["type"] == "int":
+        yield name, lambda number: number
+    elif option["type"] == "list":
+        for place, whole in numbers(f"{name}[0]", {**option, "type": option["elements"]}):
+            yield place, lambda number, whole=whole: [whole(number)]
+    elif option["type"] == "dict":
+        for key, inner in option.get("options", {}).items():
+            for place, whole in numbers(f"{name}.{key}", inner):
+                yield place, lambda number, key=key, whole=whole: {**_sample(dict(option)), key: whole(number)}
+
+
+NUMBERS = [(name, place, whole) for name, option in OPTIONS.items() for place, whole in numbers(name, option)]
+
+
+@pytest.mark.parametrize(("name", "place", "whole"), NUMBERS, ids=[place for _name, place, _whole in NUMBERS])
+def test_a_number_that_is_none_or_out_of_every_range_is_refused_by_its_name(name: str, place: str, whole: Callable[[Any], Any]) -> None:
+    """B17, for the variables of the roles."""
+    for number in (math.nan, math.inf, -math.inf, 1e99, -1, -(10**17), 10**17, 10**20, 10**5000, "nan", "inf", "-1", "1e99", "9" * 20):
+        found = problems({name: whole(number)})
+        assert any(one.startswith(name.partition("[")[0]) for one in found), (place, str(number)[:30] if not isinstance(number, int) else "an integer", found)
+    assert len(NUMBERS) > 50
 
 
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option["type"] == "bool"])
@@ -196,6 +225,12 @@ REDIS = {"indico_cache_backend": "redis", "indico_redis_password": "sixteen-lett
 MOUNT = {"path": "archive", "src": "nfs:/archive"}
 MAIL = {"mail_relay_host": "mail.example.org", "mail_relay_user": "indico", "mail_relay_password": "p: $#"}
 SOURCE = {"indico_source": "/srv/indico.git"}
+STANDBY = {
+    "zeo_cluster": {"db1": "10.0.0.2", "db2": "10.0.0.3"},
+    "zeo_listen_address": "10.0.0.2",
+    "zeo_allowed_sources": ["10.0.0.0/24"],
+    "indico_zeo_password": "long enough",
+}
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"indico_version": "fix-1234"}, "indico_version is fix-1234, which nobody has published for this collection: the package is 1.2.2."),
     ({"indico_version": "../x", **SOURCE}, "indico_version is '../x'; it must be a branch, a tag or a commit of letters,"),
@@ -334,9 +369,71 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         ({name: 0}, f"{name} is 0; it must be 1 or more.")
         for name in ("web_processes", "web_threads", "web_request_timeout", "web_upload_limit_mb", "zeo_invalidation_queue_size", "zeo_transaction_timeout")
     ),
+    *(({name: 0}, f"{name} is 0; it must be 1 or more.") for name in ("backup_max_incrementals",)),
+    # O18: what the run at night would refuse.
     *(
-        ({name: 0}, f"{name} is 0; it must be 1 or more.")
-        for name in ("backup_window_days", "backup_keep_chains_min", "backup_max_incrementals", "offsite_window_days", "offsite_keep_chains_min")
+        ({f"{role}_{name}": number}, f"{role}_{name} is {number}; {words}.")
+        for role in ("backup", "offsite")
+        for name, number, words in [
+            ("window_days", 0, "a window has 1 to 36500 days"),
+            ("keep_chains_min", 0, "at least 1 chain must remain"),
+            *((f"keep_{period}", -1, "it is a number of generations, 0 or more") for period in ("daily", "weekly", "monthly", "yearly")),
+        ]
+    ),
+    # O3: a schedule of either backend, and the spans around it.
+    *(
+        ({name: "25:99"}, f"{name} is '25:99'; '25:99' is no time of day, from 00:00 to 23:59.")
+        for name in OPTIONS
+        if name.endswith("_schedule") and name != "logrotate_schedule"
+    ),
+    ({"backup_schedule": "*-02-30 1:00"}, "backup_schedule is '*-02-30 1:00'; '*-02-30' never comes."),
+    ({"backup_schedule": "Mo 1:00"}, "backup_schedule is 'Mo 1:00'; 'Mo' is no day of the week and no range of them, such as Mon..Fri."),
+    *(
+        ({name: "10mins"}, f"{name} is '10mins'; it must be a time such as 90s, 10min or 1h 30min.")
+        for name in OPTIONS
+        if re.search("_(jitter|time_limit)$", name)
+    ),
+    ({"backup_schedule_jitter": ""}, "backup_schedule_jitter is ''; it must be a time such as"),
+    ({"backup_time_limit": "0"}, "backup_time_limit is 0; a job needs some time. infinity sets no limit."),
+    ({"web_tls": "provided", "web_tls_certificate": OTHER_CERTIFICATE, "web_tls_key": PEM}, "web_tls_key is not the key of web_tls_certificate."),
+    (
+        {"web_tls": "provided", "web_tls_certificate": "-----BEGIN CERTIFICATE-----\n", "web_tls_key": PEM},
+        "web_tls_certificate and web_tls_key are no certificate with its key, without a passphrase, that OpenSSL reads.",
+    ),
+    # O17: a port that nobody wrote down.
+    (
+        {"indico_storages": [MAIN, storage("rooms", 10675)], **STANDBY},
+        "indico_storages, main: the port of its replication, which is 1000 above its own unless replication_port says otherwise, is 10675, which "
+        "indico_storages, rooms.port has already.",
+    ),
+    (
+        {"indico_storages": [storage("main", 8675)], "zeo_claim_port": 9675, **STANDBY},
+        "zeo_claim_port is 9675, which indico_storages, main: the port of its replication, which",
+    ),
+    (
+        {"indico_cache_backend": "memcached", "indico_memcached_servers": ["127.0.0.1:9675"]},
+        "indico_memcached_servers is 9675, which indico_storages, main.port has already.",
+    ),
+    # O1: a directory that units name.
+    *(
+        ({name: path}, f"{name} is {path}; {words}")
+        for name in OPTIONS
+        if name.endswith("_metrics_file")
+        for path, words in [
+            ("/home/x/a.prom", "nothing below /home serves, since the jobs do not see it or a reboot empties it."),
+            ("/tmp/a.prom", "nothing below /tmp serves"),
+            ("/run/a.prom", "nothing below /run serves"),
+            ("/var/lib/metrics/", "it must name a file, without trailing"),
+            ("/var/lib/../a.prom", "it must name a file, without trailing"),
+            ("/a.prom", "a job must not be allowed to write to /. Name a directory below /var/lib."),
+            ("/etc/a.prom", "a job must not be allowed to write to /etc."),
+        ]
+    ),
+    *(({name: "a.prom"}, f"{name} is 'a.prom'; it must be an absolute path.") for name in OPTIONS if name.endswith("_metrics_file")),
+    ({"zeo_metrics_file": "/srv/m/a.prom", "cron_metrics_file": "/srv/m/a.prom"}, "zeo_metrics_file is /srv/m/a.prom, which cron_metrics_file has already."),
+    *(
+        ({name: "/home/backups"}, f"{name} is /home/backups; nothing below /home serves, since the jobs do not see it")
+        for name in ("backup_directory", "backup_drill_directory")
     ),
     *(
         ({name: "/var/my backups"}, f"{name} is '/var/my backups'; it must hold only letters, digits, dots, hyphens and underscores between its slashes")
@@ -486,7 +583,12 @@ def test_a_contradiction_is_refused(changes: dict[str, Any], sentence: str) -> N
         {"indico_storages": [storage("main", "9675", replication_port="8091"), storage("room-booking2", 9676)]},
         {"web_tls": "none", "web_http_port": 443, "indico_base_url": "https://x.org:8443/indico", "web_trusted_proxies": ["10.0.0.1"]},
         {"web_tls": "none", "indico_base_url": "http://x.org"},
-        {"web_tls": "provided", "web_tls_certificate": PEM, "web_tls_key": PEM},
+        {"web_tls": "provided", "web_tls_certificate": CERTIFICATE, "web_tls_key": PEM},
+        {"indico_storages": [MAIN, storage("rooms", 10675)]},  # no standby
+        {"indico_storages": [storage("main", 9675, replication_port=8091), storage("rooms", 10675)], **STANDBY},
+        {"backup_schedule": "Mon..Fri 22:15", "backup_drill_schedule": "", "cron_disk_schedule": "*:0/15", "cron_time_limit": "infinity"},
+        {"indico_jobs_backend": "none", "backup_schedule": "as AWX has it"},
+        {"zeo_metrics_file": "/var/lib/prometheus/node-exporter/zeo.prom"},
         {"indico_prefix": "/srv/indico-1.2_x"},
         {"indico_prefix": "/opt/home"},
         {"backup_pull_keys": ["", "ssh-ed25519 AAAA= who", "ssh-ed25519 AAAA"]},
