@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
+import json
 import re
-import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -57,8 +56,13 @@ class Evidence:
         told = _text(repository / "confops.json")
         lines = "".join(_text(path) for path in sorted(repository.glob("*.dat")) if re.fullmatch(r"\d{4}(?:-\d\d){5}\.dat", path.name))
         listed = {match[1] for match in _LINE.finditer(lines)}
-        self.acknowledged = [one for one in template.backups if one.name in listed or f'"{one.name}": {{' in told]
-        self.pins = re.findall(r'"(\d{4}(?:-\d\d){5})"', next(iter(re.findall(r'"pins": \[([^]]*)\]', told)), ""))
+        self.remembered = {one.name for one in template.backups if f'"{one.name}": {{' in told}
+        self.acknowledged = [one for one in template.backups if one.name in listed or one.name in self.remembered]
+        try:
+            self.pins = json.loads(told or "{}").get("pins", [])
+        except (ValueError, AttributeError, RecursionError):
+            self.pins = []  # a prune must refuse, but that is for its sentence to say
+        self.pins = self.pins if isinstance(self.pins, list) else []
         self.sizes = {path.name: path.lstat().st_size for path in repository.iterdir()}
 
     @property
@@ -66,8 +70,11 @@ class Evidence:
         return [one.name for one in self.acknowledged or self.template.backups]
 
     def hidden(self) -> bool:
-        """Whether nothing but the content of data files differs, and not even their sizes: only who reads all of them can see that."""
-        return {name: len(content) for name, content in self.template.files.items()} == self.sizes
+        """Whether only who reads whole data files can see the damage: no size differs, but for sizes that nothing here remembers."""
+        if set(self.sizes) != set(self.template.files):
+            return False
+        other = [name for name, content in self.template.files.items() if self.sizes[name] != len(content)]
+        return all(name.endswith("z") and self.sizes[name] and name not in self.remembered for name in other)
 
     def restorable(self) -> list[Backup]:
         """Return the backups whose chains are whole up to them."""
@@ -96,9 +103,21 @@ def content_of(path: Path) -> bytes | None:
         if not path.is_file() or path.stat().st_size > _LARGEST:
             return None
         content = path.read_bytes()
-        return gzip.decompress(content) if path.name.endswith("z") else content
-    except (OSError, EOFError, zlib.error, struct.error):
+        return _unpacked(content) if path.name.endswith("z") else content
+    except (OSError, EOFError, zlib.error):
         return None
+
+
+def _unpacked(content: bytes) -> bytes:
+    """Return what gzip members hold; zeros may follow them. Raises EOFError for what is cut off or larger than anything in a sound copy."""
+    found = b""
+    while content.strip(b"\0") or (content and not found):
+        unpack = zlib.decompressobj(wbits=31)
+        found += unpack.decompress(content, _LARGEST)
+        if not unpack.eof or len(found) > _LARGEST:
+            raise EOFError
+        content = unpack.unused_data
+    return found
 
 
 def _text(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import resource
@@ -19,6 +20,7 @@ SECONDS = 8.0  # an ordinary case takes 0.05
 MEMORY = 1536 * 2**20  # bytes of address space beyond what the bench has itself
 KILLED = 137  # the exit code of a process that injection.py ends
 NOBODY = 65534
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 @dataclass
@@ -75,6 +77,7 @@ def _child(function: Callable[[], dict[str, Any]], reader: int, writer: int, unp
     try:
         os.close(reader)
         os.setpgid(0, 0)
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)  # somebody may end the bench
         size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()  # noqa: PTH123, SIM115
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
         if unprivileged and os.geteuid() == 0:
