@@ -142,7 +142,7 @@ def failure(ended: Ended) -> Verdict | None:
 
 def sentence(text: str) -> bool:
     """Whether a person can read it: words with an end, no number of an error, no name of an exception."""
-    return bool(re.search(r"[.)]\s*$", text)) and len(text.split()) > 3 and not re.search(r"\[Errno|Error\(|Traceback|\bObject of type\b", text)
+    return bool(re.search(r"[.)]\s*$", text)) and len(text.split()) > 2 and not re.search(r"\[Errno|Error\(|Traceback|\bObject of type\b", text)
 
 
 class Judge:

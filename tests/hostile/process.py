@@ -72,6 +72,10 @@ def _listen(reader: int, until: float, during: Callable[[], None] | None) -> byt
     return None
 
 
+def _short(text: str) -> str:
+    return text if len(text) < 2000 else f"{text[:1000]} ... {text[-900:]}"
+
+
 def _child(function: Callable[[], dict[str, Any]], reader: int, writer: int, unprivileged: bool) -> None:
     """Run the function, tell how it ended, and end. Never returns."""
     try:
@@ -89,7 +93,7 @@ def _child(function: Callable[[], dict[str, Any]], reader: int, writer: int, unp
         except BaseException as error:  # all that it can raise is judged
             names = [one.__name__ for one in type(error).__mro__]
             kind = next((name for name in ("RepositoryError", "FileStorageError", "OSError") if name in names), type(error).__name__)
-            said = {"how": "raised", "error": kind, "text": str(error)[:2000], "trace": traceback.format_exc()[-3000:]}
+            said = {"how": "raised", "error": kind, "text": _short(str(error)), "trace": traceback.format_exc()[-3000:]}
         os.write(writer, json.dumps(said).encode())
     finally:
         os._exit(0)
