@@ -11,7 +11,7 @@ S ?= default
 export LC_ALL := C.UTF-8
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help prepare demo down clean-lab venv test check lint unit sanity scenario bench-converge bench-backup bench-cache bench-deploy lock
+.PHONY: help prepare demo down clean-lab venv test check lint unit sanity scenario hostile bench-converge bench-backup bench-cache bench-deploy lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ sanity: $(dev_env)/.complete ## ansible-test sanity
 
 scenario: prepare $(dev_env)/.complete ## one molecule scenario, S=default
 	@$(dev) molecule test --scenario-name $(S)
+
+hostile: $(dev_env)/.complete ## tries to break backups and restores, SEED=1 RUNS=1, or CASE='fifo/*/verify/*'
+	@PYTHONPATH=collections $(dev) python -m tests.hostile
 
 bench-converge: $(dev_env)/.complete ## how long site.yml takes, and on what
 	@$(dev) python tests/bench_converge.py

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import fcntl
-import functools
-import hashlib
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,10 +10,10 @@ from ansible.module_utils.common import warnings as _warnings
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "confops"
+from tests.lib import environments
+
 # Beside the project's other caches, since a directory in the checkout would get into the archive; no deadline, since a scenario may keep the machine busy.
-set_hypothesis_home_dir(CACHE / "hypothesis")
+set_hypothesis_home_dir(environments.CACHE / "hypothesis")
 settings.register_profile("confops", deadline=None)
 settings.load_profile("confops")
 
@@ -35,17 +31,5 @@ def modules_are_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.fixture(scope="session")
 def environment() -> Callable[[str], Path]:
-    """Return a function that gives the Python environment of a lock file, which is made once for each state of it, as make does."""
-
-    @functools.cache
-    def made(name: str) -> Path:
-        lock = REPOSITORY / "requirements" / f"{name}.txt"
-        place = CACHE / f"venv-{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with (CACHE / f"venv-{name}.lock").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # another run of the tests may be at it
-            if not (place / ".complete").exists():
-                subprocess.run(["sh", REPOSITORY / "lab/venv", place, lock], check=True)
-        return place
-
-    return made
+    """Return a function that gives the Python environment of a lock file."""
+    return environments.environment
