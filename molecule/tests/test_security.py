@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 
+from tests.lib.browser import Browser
 from tests.lib.site import Site
 
 
@@ -47,6 +49,38 @@ def test_sandbox(site: Site, number: int) -> None:
     assert figure is not None
     print(unit, figure.group(1))
     assert float(figure.group(1)) <= 4.0
+
+
+def test_apache_shows_nothing_of_itself(site: Site) -> None:
+    """S12: behind a proxy on the same host, its status page answered every visitor."""
+    scheme, port = ("http", site.variables.get("web_http_port", 80)) if site.variables.get("web_tls") == "none" else ("https", 443)
+    for path in ("server-status", "icons/apache_pb.png"):
+        assert site.run(f"curl --insecure --silent --output /dev/null --write-out '%{{http_code}}' {scheme}://127.0.0.1:{port}/{path}") != "200"
+
+
+def test_tls_without_forward_secrecy_is_refused(site: Site) -> None:
+    """S13."""
+    if site.variables.get("web_tls") == "none":
+        assert site.shell().run("ss --listening --tcp --numeric --no-header | grep -q ':443 '").rc == 1
+        return
+    host = f"{site.variables['lab_address']}:443"
+    for weak in ("kRSA:@SECLEVEL=0", "SHA1:!kPSK:!kSRP:@SECLEVEL=0", "CAMELLIA:@SECLEVEL=0"):
+        assert "handshake failure" in _handshake(host, weak)
+    assert "New, TLSv1.2, Cipher is ECDHE-RSA-" in _handshake(host, "DEFAULT")
+
+
+def _handshake(host: str, ciphers: str) -> str:
+    command = ["openssl", "s_client", "-connect", host, "-tls1_2", "-cipher", ciphers]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=30)
+    return done.stdout
+
+
+def test_answers_carry_what_protects_visitors(visitor: Browser) -> None:
+    """S14."""
+    headers = visitor.get("/").headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-Security-Policy"] == "frame-ancestors 'self'"
+    assert headers["Referrer-Policy"] == "strict-origin-when-cross-origin"
 
 
 def test_no_password_in_logs_or_process_list(site: Site) -> None:

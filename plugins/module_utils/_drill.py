@@ -178,11 +178,17 @@ def serve(settings: Settings, drill: Drill, scratch: str, *, writable: bool = Fa
             with open(configuration, "x", encoding="ascii") as stream:  # new: whoever owns the directory may have put a link there
                 storage = f"<filestorage 1>\n  path {place}/Data.fs\n  read-only {str(not writable).lower()}\n</filestorage>\n"
                 stream.write(f"<zeo>\n  address 127.0.0.1:{port}\n</zeo>\n{storage}")
-            command = [*_indico.as_user(_scratch.USER), os.path.join(settings.prefix, "zeo/bin/runzeo"), "-C", configuration]
+            # As the living servers: it loads only classes that it knows (lib/runzeo), whatever a record says.
+            server = [os.path.join(settings.prefix, path) for path in ("zeo/bin/python", "lib/runzeo")]
+            command = [*_indico.as_user(_scratch.USER), *server, "-C", configuration]
             with open(log, "xb") as output:
                 os.fchmod(output.fileno(), 0o600)
                 environment = {"PATH": "/usr/bin:/bin", "HOME": place, "TMPDIR": place, "PYTHON_EGG_CACHE": place, "INSTANCE_HOME": place}
-                processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=place, env=environment))
+                processes.append(
+                    subprocess.Popen(
+                        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=place, env=environment, start_new_session=True
+                    )  # without this terminal, into which it could type
+                )
             os.chmod(configuration, 0o644)
             _wait_for(processes[-1], port, one["name"], log)
         yield ports

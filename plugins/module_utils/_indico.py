@@ -129,7 +129,17 @@ def run(script: str, arguments: dict[str, Any], *, current: str, user: str, temp
     }
     given = json.dumps(dict(arguments, patience=patience))
     try:
-        done = subprocess.run(command, input=given, capture_output=True, text=True, env=environment, cwd="/", timeout=timeout, check=False)
+        done = subprocess.run(
+            command,
+            input=given,
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd="/",
+            timeout=timeout,
+            check=False,
+            start_new_session=True,  # it loads what is in the database, and must not type into root's terminal
+        )
     except subprocess.TimeoutExpired as error:
         raise IndicoError(f"Indico's own code in {current} gave no answer within {timeout:.0f} s.") from error
     try:

@@ -53,6 +53,24 @@ def test_nothing_is_waited_for_without_an_end(path: Path) -> None:
             assert "LOCK_NB" in ast.unparse(call) or "LOCK_UN" in ast.unparse(call), where
 
 
+# Programs that run as whoever started the module, on nothing that a service user wrote.
+OWN = {
+    "_offsite.py": "rsync, as the copy's owner",
+    "_pipeline.py": "igzip",
+    "_tree.py": "validators",
+    "_zeo_standby.py": "systemctl",
+    "indico_source_info.py": "git",
+}
+
+
+@pytest.mark.parametrize("path", sorted(PLUGINS.rglob("*.py")), ids=lambda path: path.stem)
+def test_what_another_user_s_code_runs_in_has_no_terminal_of_root_s(path: Path) -> None:
+    """S7: a process of the caller's session can type into the terminal of root, who started a command by hand."""
+    for call, _name in calls(path):
+        if ast.unparse(call.func) in ("subprocess.run", "subprocess.Popen") and path.name not in OWN:
+            assert any(word.arg == "start_new_session" for word in call.keywords), f"{path.name}:{call.lineno}"
+
+
 def test_a_command_says_what_it_printed() -> None:
     done = _children.run([sys.executable, "-c", "import sys; print('out'); print('wrong', file=sys.stderr); sys.exit(3)"])
     assert (done.stdout, done.stderr, done.returncode) == ("out\n", "wrong\n", 3)
