@@ -368,7 +368,7 @@ def _miss_newer(repository: Repository) -> None:
     newest = repository.chains[-1]
     for sentence in repository.problems:
         match = _ORPHAN.fullmatch(sentence)
-        if match and match[1] > newest.files[-1].stamp:
+        if match and match[1] > newest.files[-1].stamp and _repository.moment_of(match[1]):
             newest.problems.append(sentence)
             newest.entries.append(Entry(f"{match[1]}.fs", newest.end, newest.end, ""))
 

@@ -62,12 +62,13 @@ VERBS: dict[str, Verb] = {
         {"days": Variable("integer", 1), "since": _TEXT, "top": Variable("integer", 1), "allow_dangling": Variable("integer")},
     ),
     "cleanup": Verb(
-        ("indico_app", "indico_scheduler"),
+        ("indico_app", "indico_scheduler", "indico_zeo"),
         {
-            "what": Variable("words", choices=("cache", "tmp", "sessions", "logs")),
+            "what": Variable("words", choices=("cache", "tmp", "sessions", "logs", "replaced")),
             "cache_days": Variable("number"),
             "min_age_hours": Variable("number"),
             "log_days": Variable("number"),
+            "replaced_days": Variable("number"),
         },
     ),
     "deploy": Verb(_RELEASES, {"unlock": _FLAG}),

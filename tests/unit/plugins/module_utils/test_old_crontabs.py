@@ -347,7 +347,8 @@ def test_what_the_roles_write_is_left_out(host: Host) -> None:
     """Their own templates, for this instance and another one; and not a file of somebody else's that is called alike."""
     job = {"description": "Job", "command": "/bin/true", "service": "", "schedule": "01:30"}
     made = _job_units.declare({"indico-job": job}, instance="indico", prefix="/opt/indico", backend="cron", crontab="indico-cron", validate=[])
-    header = made["tree"][-1]["content"].splitlines()[0]
+    (content,) = [entry["content"] for entry in made["tree"] if entry["path"].startswith("/etc/cron.d/")]
+    header = content.splitlines()[0]
     for name in ("indico-backup", "indico-offsite", "indico-scheduler", "indico-cron", "events-backup"):
         host.file(f"{SYSTEM}/{name}", f"{header}\n30 1 * * * root systemctl start {name}.service\n0 2 * * * root find /opt/indico/tmp -delete\n")
     assert host.look().findings == []

@@ -311,7 +311,7 @@ def test_a_scheduled_pack_waits_for_a_backup(site: Site, monkeypatch: pytest.Mon
         backup.enter_context(_repository.lock(site.settings.directory))
         monkeypatch.setattr(_repository.time, "sleep", end)
         assert site.pack(patience=10).changed
-    assert len(waited) == 1
+    assert [seconds for seconds in waited if seconds >= 1] == [1]  # other waits, for what the backup itself starts, are shorter
 
 
 def test_no_pack_without_a_good_backup(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

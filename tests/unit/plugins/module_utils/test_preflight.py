@@ -342,8 +342,8 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"scheduler_keep_days": -1}, "scheduler_keep_days is -1; it must be 0 or more."),
     ({"indico_jobs_backend": "cron", "scheduler_purge_schedule": "monthly"}, "scheduler_purge_schedule: The schedule 'monthly' cannot be given to cron"),
     ({"zeo_metrics_file": "/etc"}, "zeo_metrics_file is /etc; it must be a path of its own, not one of the system's."),
-    ({"cron_metrics_file": "jobs.prom"}, "cron_metrics_file is 'jobs.prom'; it must hold only letters"),
-    ({"backup_metrics_file": "/tmp/backup.prom"}, "backup_metrics_file is /tmp/backup.prom; it must not lie below /tmp, which jobs do not see"),
+    ({"cron_metrics_file": "jobs.prom"}, "cron_metrics_file is 'jobs.prom'; it must be an absolute path."),
+    ({"backup_metrics_file": "/tmp/backup.prom"}, "backup_metrics_file is /tmp/backup.prom; nothing below /tmp serves, since the jobs do not see it"),
     ({"zeo_claim_port": 9675}, "zeo_claim_port is 9675, which indico_storages, main.port has already."),
     ({"zeo_listen_address": "0.0.0.0\n</zeo>"}, "zeo_listen_address is '0.0.0.0\\n</zeo>'; it must be a host name or an IPv4 address"),
     *(

@@ -105,7 +105,11 @@ def test_a_misspelt_extra_variable_is_refused_with_the_nearest_name(verb: str, n
         ("restore", {"time": ["2026"]}, "time is a list; it must be a text."),
         ("restore", {"confirm": True}, "confirm is true; it must be a text."),
         ("backup", {"full": "maybe"}, "full is 'maybe'; it must be true or false."),
-        ("cleanup", {"what": "cache,everything"}, "what is 'cache,everything'; it must be a list of cache, tmp, sessions, logs, or a text with commas"),
+        (
+            "cleanup",
+            {"what": "cache,everything"},
+            "what is 'cache,everything'; it must be a list of cache, tmp, sessions, logs, replaced, or a text with commas",
+        ),
         ("old_crontabs", {"remove": [{"id": 1}]}, "remove is a list; it must be a list of texts, or a text with commas between them."),
         ("verify", {"scope": "newest"}, "scope is 'newest'; it must be one of all, new."),
         ("pack", {"days": -1}, "days is -1; it must be a number from 0 to 100000."),
