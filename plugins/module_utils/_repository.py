@@ -321,7 +321,9 @@ def strangers(repository: Repository, state: dict[str, Any]) -> dict[str, str]:
         if moment_of(chain.stamp) is None:
             found[chain.stamp] = f"{full} is named after a moment that no calendar has: it is lost here, or damaged. Take it out of there."
         elif taken:
-            found[chain.stamp] = f"{full} lies within the chain {taken[1]}, whose .dat file lists {taken[0]}: it is of another repository. Take it out of there."
+            found[chain.stamp] = (
+                f"{full} lies within the chain {taken[1]}, whose .dat file lists {taken[0]}: it is of another repository. Take it out of there."
+            )
         elif moments and moments[0] < chain.stamp < moments[-1] and not known & {*chain.names, f"{chain.stamp}.dat"}:
             found[chain.stamp] = (
                 f"{full} is not known: {STATE} remembers backups before and after it, but none of its chain."
@@ -556,7 +558,7 @@ def advice(problems: Collection[str]) -> str:
 
 def read_state(path: str) -> dict[str, Any]:
     """Return what is remembered of the repository; nothing when there is no such file or it is damaged. Raises OSError."""
-    return _load(path) or {}
+    return _well_formed(_load(path) or {})
 
 
 def damaged(path: str) -> bool:
@@ -572,18 +574,18 @@ def _load(path: str) -> dict[str, Any] | None:
     except (ValueError, RepositoryError):
         return None
     pins = state.get("pins", []) if isinstance(state, dict) else None
-    return _well_formed(state) if isinstance(pins, list) and all(map(_text, pins)) else None
+    return state if isinstance(pins, list) and all(map(_text, pins)) else None
 
 
 def _well_formed(state: dict[str, Any]) -> dict[str, Any]:
     """Return what of a memory is of the kinds that whoever uses it expects. All but the pins can be found again, so the rest is left out.
 
-    Of a file whose record is damaged the name stays: that it was there is known.
+    Of a file whose record is damaged the name stays: that it was there is known. A record of anything else than a file of a backup means nothing.
     """
     kept = {key: value for key, value in state.items() if key not in _PARTS or _PARTS[key](value)}
     for name in ("stored", "verified"):
         if name in kept:
-            kept[name] = {key: value if _record(value) else {} for key, value in kept[name].items() if _text(key)}
+            kept[name] = {key: value if _record(value) else {} for key, value in kept[name].items() if _DATA.fullmatch(key) or _BESIDE.fullmatch(key)}
     return kept
 
 

@@ -104,7 +104,7 @@ def verify(path: str, *, scope: str = "all", jobs: int | None = None, check: boo
     report.warnings += [f"{name} is unfinished: the run that wrote it was interrupted. The next backup removes it." for name in repository.leftovers]
     strange = _repository.strangers(repository, state)
     for chain in repository.chains:
-        problems = [*chain.problems, *([strange[chain.stamp]] if chain.stamp in strange else []), *_beside(path, chain, stored, here), *_otherwise_remembered(chain, stored, memory)]
+        problems = [*chain.problems, *([strange[chain.stamp]] if chain.stamp in strange else []), *_beside(path, chain, stored, here)]
         problems += [sentence for name in chain.names if name in contents for sentence in contents[name].problems]
         problems = list(dict.fromkeys([*problems, *_in_order(chain, contents, memory)]))
         report.warnings += [f"{name} is a symbolic link: what it leads to lies outside of the repository." for name in chain.names if _is_link(here, name)]
