@@ -626,6 +626,8 @@ class _Order:
             first, last = _filestorage.first_and_last(self.head[skip:], self.tail[-size:] if size else b"", size)
         except _filestorage.FileStorageError as error:
             raise Damage(f"{name} is damaged. {error} Nothing has changed.") from error
+        if first and last and first > last:
+            raise Damage(f"{name} is damaged: it begins with the transaction {first} and ends with {last}, which is older. Nothing has changed.")
         if first and self.last and bytes.fromhex(first) <= self.last:
             raise Damage(f"{_history.behind_the_last(name, bytes.fromhex(first), self.last)} Nothing has changed.")
         self.head, self.tail, self.last = b"", b"", bytes.fromhex(last)

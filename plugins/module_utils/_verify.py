@@ -302,6 +302,8 @@ def _check(path: str, task: _Task, two_cores: bool) -> _Content:
         whole, found.last = _last(tail, size)
         if not whole:
             found.problems.append(f"{one.name} does not end with a whole, committed transaction.")
+        elif found.last and found.first > found.last:
+            found.problems.append(f"{one.name} begins with transaction {found.first} and ends with {found.last}, which is older.")
     return found
 
 
