@@ -54,11 +54,13 @@ def adopt(path: str, stamp: str | None = None, *, check: bool = False) -> Result
     result = Result()
     with _repository.lock(path):
         repository, state = _prune.read(path), _repository.read_state(path)
+        strange = _repository.strangers(repository, state)
         made = [(chain, _entries(path, chain, state)) for chain in _chosen(repository, state, stamp)]
         for chain, entries in made:
             lines = _lines(path, chain, entries)
             kept = _kept_as(path, chain, lines)
-            fits = _read(path, chain) == lines and _remembered(state, chain, lines)
+            # Who names a chain that confops.json does not know says that it is of this database.
+            fits = _read(path, chain) == lines and _remembered(state, chain, lines) and not (stamp and chain.stamp in strange)
             result.chains.append({"stamp": chain.stamp, "changed": not fits, "files": len(entries), "end": entries[-1].end, "kept_as": kept})
             if not fits and not check:
                 _write(path, chain, lines, kept)

@@ -42,7 +42,7 @@ VERSION = 1  # of the manifest
 # FIFOs, sockets and devices are no stored files.
 _RSYNC = ("rsync", "--archive", "--no-devices", "--no-specials", "--numeric-ids")
 _LISTED = 1000  # links that a manifest lists
-_STAMP = re.compile(r"\d{4}(?:-\d\d){5}")
+_STAMP = re.compile(r"[0-9]{4}(?:-[0-9][0-9]){5}")
 
 
 @dataclass
@@ -233,7 +233,7 @@ def _room(settings: Settings, check: bool) -> None:
         return
     copy = os.path.join(settings.directory, f"{_repository.TEMPORARY}room")  # nothing is written there
     said = _command([*_RSYNC, "--dry-run", "--stats", "--no-human-readable", *_copied(settings), f"{archive}/", copy])
-    told = re.search(r"^Total transferred file size: (\d+)", said, re.MULTILINE)
+    told = re.search(r"^Total transferred file size: ([0-9]+)", said, re.MULTILINE)
     needed, free = int(told[1]) if told else 0, shutil.disk_usage(settings.directory).free
     if needed > free:
         stored = "" if check else "The databases are stored, but no set was made: "

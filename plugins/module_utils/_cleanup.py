@@ -34,7 +34,7 @@ _DEEP = 30  # directories below each other; Indico makes fewer
 _SESSIONS = ("generic_cache", "flask-session")
 # What Indico's own cleanup goes by (maintenanceMng.py), but for vars.js.tpl.tmp: pages load it for months, and Apache may be about to send it.
 _TEMPORARY = re.compile(r"Indico|.*(?<!\.tpl)\.tmp\Z")
-_OLD_LOG = re.compile(r".*(log\.\d{4}-\d\d-\d\d|log-\d{8}|log\.\d{1,3}|\.gz)\Z")
+_OLD_LOG = re.compile(r".*(log\.[0-9]{4}-[0-9][0-9]-[0-9][0-9]|log-[0-9]{8}|log\.[0-9]{1,3}|\.gz)\Z")
 
 _Judge = Callable[[tuple[str, ...], int], str]
 
@@ -359,7 +359,7 @@ def _lifetime(prefix: str) -> float:
     """Return the seconds that a session lives, as the instance is configured."""
     with contextlib.suppress(FileNotFoundError), open(os.path.join(prefix, "etc", "indico.conf"), encoding="utf-8", errors="replace") as stream:
         for line in stream:
-            said = re.match(r"SessionLifetime\s*=\s*(\d+)", line)
+            said = re.match(r"SessionLifetime\s*=\s*([0-9]+)", line)
             if said:
                 return float(said[1])
     return 31 * _DAY  # Indico's own default

@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 
 _DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")  # as cron counts them
 _DAY = f"(?:{'|'.join(_DAYS)})"
-_SCHEDULE = re.compile(rf"(?:({_DAY}(?:\.\.{_DAY})?(?:,{_DAY}(?:\.\.{_DAY})?)*) )?(?:\*-\*-\* )?([01]?\d|2[0-3]):([0-5]\d)(?::00)?")
+_SCHEDULE = re.compile(rf"(?:({_DAY}(?:\.\.{_DAY})?(?:,{_DAY}(?:\.\.{_DAY})?)*) )?(?:\*-\*-\* )?([01]?[0-9]|2[0-3]):([0-5][0-9])(?::00)?")
 SKIPPED = 75  # with this exit code a job says that it was not its hour, which is no failure (EX_TEMPFAIL)
-HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 
 
 def fields(schedule: str) -> str:

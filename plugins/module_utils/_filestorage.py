@@ -276,6 +276,21 @@ def ending_at(stream: BinaryIO, end: int) -> Transaction | None:
     return _transaction(tid, stream.read(user), stream.read(description))
 
 
+def first_and_last(head: bytes, tail: bytes, size: int) -> tuple[str, str]:
+    """Return the tids (hexadecimal) that size bytes of transactions begin and end with. head and tail are the first and last of these bytes.
+
+    One is empty when it cannot be seen: the last transaction may begin before tail. Raises FileStorageError for a tid that is no moment.
+    """
+    first = head[:8].hex() if size >= HEADER.size and len(head) >= 8 else ""
+    if first:
+        time_of(head[:8])
+    begin = len(tail) - 8 - int.from_bytes(tail[-8:], "big")
+    last = tail[begin : begin + 8].hex() if 0 <= begin <= len(tail) - HEADER.size - 8 else ""
+    if last:
+        time_of(bytes.fromhex(last))
+    return first, last
+
+
 def begin_of(stream: BinaryIO, end: int) -> int:
     """Return the offset where the transaction begins whose record ends at this offset, which must be the end of one."""
     stream.seek(end - _LENGTH.size)

@@ -28,9 +28,9 @@ from ansible_collections.confops.indico.plugins.module_utils import _filestorage
 from ansible_collections.confops.indico.plugins.module_utils._filestorage import HEAD, Transaction
 from ansible_collections.confops.indico.plugins.module_utils._repository import CHUNK, Chain, DataFile, Entry, Repository, RepositoryError
 
-_ISO = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,6}))?(Z|[+-]\d\d:\d\d)?")
+_ISO = re.compile(r"([0-9]{4}-[0-9][0-9]-[0-9][0-9])[T ]([0-9][0-9]:[0-9][0-9](?::[0-9][0-9])?)(?:\.([0-9]{1,6}))?(Z|[+-][0-9][0-9]:[0-9][0-9])?")
 _INSTANT = timedelta(microseconds=1)  # the finest that a datetime holds; a tid is finer
-_ORPHAN = re.compile(r"(\d{4}(?:-\d\d){5})\.dat belongs to no backup here\.")  # a sentence of _repository.read
+_ORPHAN = re.compile(r"([0-9]{4}(?:-[0-9][0-9]){5})\.dat belongs to no backup here\.")  # a sentence of _repository.read
 _NOTHING = "d41d8cd98f00b204e9800998ecf8427e"  # the md5 of no bytes
 _CLOCKS = timedelta(days=1)  # how far a stamp may lie from the transactions of its backup, when files are passed over by their stamp
 
@@ -104,12 +104,12 @@ def moment_of(text: str, zone: str = "UTC", *, end: bool = True) -> datetime:
     rest_of_second = timedelta(seconds=1) - _INSTANT if end else timedelta()
     match = _ISO.fullmatch(text)
     try:
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        if re.fullmatch(r"[0-9]{4}-[0-9][0-9]-[0-9][0-9]", text):
             day = datetime.strptime(text, "%Y-%m-%d")
             if not end:
                 return _in_zone(day, zone)
             return _in_zone(day + timedelta(days=1), zone) - _INSTANT
-        if re.fullmatch(r"\d{4}(-\d\d){5}", text):
+        if re.fullmatch(r"[0-9]{4}(-[0-9][0-9]){5}", text):
             return _repository.time_of(text) + rest_of_second
         if match and match[4]:
             whole = datetime.fromisoformat(f"{match[1]}T{match[2]}{match[4].replace('Z', '+00:00')}")
@@ -336,7 +336,11 @@ def open_repository(path: str) -> tuple[Repository, list[str]]:
     something tells that it was stored. Raises RepositoryError when there is no backup.
     """
     repository, state = _prune.read(path), _repository.read_state(path)
-    warnings = repository.unfinished + repository.all_problems()
+    strange = _repository.strangers(repository, state)
+    if strange:
+        left_out = {name for chain in repository.chains if chain.stamp in strange for name in _repository.only_of(chain)}
+        repository = _prune.read(path, without=left_out)
+    warnings = [*strange.values(), *repository.unfinished, *repository.all_problems()]
     newest = repository.chains[-1] if repository.chains else None
     if newest and [entry.name for entry in newest.entries] == newest.names[:-1] and not _acknowledged(path, newest, state):
         warnings.append(f"{newest.names[-1]} is left out, since nothing tells that its backup was finished: what it holds is not restored.")
@@ -392,11 +396,12 @@ def _lost(repository: Repository, state: dict[str, Any]) -> list[str]:
 
 
 def sound(chain: Chain) -> int:
-    """Return how many files from the chain's start on agree with their lines in the .dat file. Their data is not read."""
+    """Return how many files from the chain's start on agree with their lines in the .dat file, and these with confops.json. Their data is not read."""
     position = 0
     for number, (file, entry) in enumerate(zip(chain.files, chain.entries)):
         held = None if file.compressed else file.bytes
-        if file.name != entry.name or entry.start != position or entry.end <= position or held not in (None, entry.end - position):
+        fits = file.name == entry.name and file.name not in chain.doubted and entry.start == position < entry.end
+        if not fits or held not in (None, entry.end - position):
             return number
         position = entry.end
     return min(len(chain.files), len(chain.entries))
@@ -432,14 +437,21 @@ def locate(files: Files, chain: Chain, limit: bytes) -> Cut:
 def _firsts(repository: str, chain: Chain) -> tuple[list[bytes], str]:
     """Return the tids that the files of a chain seem to begin with, as far as they can be right, and a sentence about the first that cannot."""
     firsts: list[bytes] = []
-    for file, entry in list(zip(chain.files, chain.entries))[: sound(chain)]:
+    newest = b""
+    for number, (file, entry) in enumerate(list(zip(chain.files, chain.entries))[: sound(chain)]):
         first = _first_tid(repository, file, entry)
         if first is None:
             return firsts, f"{file.name} does not begin with a transaction."
-        if firsts and first <= firsts[-1]:
-            return firsts, f"{file.name} begins with the transaction {first.hex()}, which is not newer than {firsts[-1].hex()} in the file before."
+        if number and first <= newest:
+            return firsts, behind_the_last(file.name, first, newest)
         firsts.append(first)
+        newest = max(first, bytes.fromhex(chain.lasts.get(file.name, "")))
     return firsts, ""
+
+
+def behind_the_last(name: str, first: bytes, last: bytes) -> str:
+    """Return the sentence about a data file whose first tid is not newer than the last one of the file before."""
+    return f"{name} is damaged: it begins with the transaction {first.hex()}, which is not newer than {last.hex()} in the file before."
 
 
 def _cut(files: Files, chain: Chain, limit: bytes, number: int, whole: int, broken: str) -> Cut:
@@ -463,7 +475,10 @@ def last_good(files: Files, chains: list[Chain], limit: bytes) -> tuple[Chain, R
     """Return the last transaction, not after limit, of which every byte up to it agrees with its md5, and its chain; None when there is none."""
     for chain in reversed(chains):
         good: Record | None = None
-        for file, entry in list(zip(chain.files, chain.entries))[: sound(chain)]:
+        firsts, _broken = _firsts(files.repository, chain)
+        for file, entry, first in zip(chain.files, chain.entries, firsts):
+            if good and first <= good.tid:
+                break
             try:
                 look = files.look(file, entry, limit)
             except Damage:

@@ -195,7 +195,7 @@ def safe_name(name: str, limit: int = 120) -> str:
     name = unicodedata.normalize("NFC", name.encode("utf-8", "replace").decode("utf-8"))
     name = "".join("_" if unicodedata.category(letter).startswith("C") or letter in '<>:"/\\|?*' else letter for letter in name)
     name = re.sub(r"[. ]+\Z|\A[. ]+", "_", re.sub(r"\.\.+", ".", name)) or "_"
-    if re.match(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|\Z)", name, re.IGNORECASE):
+    if re.match(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z)", name, re.IGNORECASE):
         name = "_" + name
     if len(name.encode()) <= limit:
         return name

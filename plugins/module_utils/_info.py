@@ -21,7 +21,7 @@ from ansible_collections.confops.indico.plugins.module_utils import _children, _
 
 _DEBIAN = ("python2.7", "apache2", "libapache2-mod-xsendfile")
 _RELEASES = {"current": "indico", "zeo": "ZODB3"}  # link below the prefix -> the package that it is there for
-_REPLACED = re.compile(r"\.(?:replaced|failed)-(\d{4}(?:-\d\d){5})")
+_REPLACED = re.compile(r"\.(?:replaced|failed)-([0-9]{4}(?:-[0-9][0-9]){5})")
 _AHEAD = 300.0  # seconds that a transaction may be ahead of this host's clock
 _DIRECTORIES = ("archive", "cache", "db", "log", "releases", "tmp", "wheelhouse")
 

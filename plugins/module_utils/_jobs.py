@@ -281,7 +281,7 @@ def _following(schedule: str, after: float) -> float | None:
 def span(text: str) -> float:
     """Return the seconds of a span such as 1h 30min, as systemd.time(7) has it; a number alone is of seconds."""
     seconds = 0.0
-    for number, unit in re.findall(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text):
+    for number, unit in re.findall(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text):
         short = unit if unit in _UNITS else _SPELLED.get(unit.lower().removesuffix("s") if unit.lower() not in _SPELLED else unit.lower(), "s")
         seconds += float(number) * _UNITS[short]
     return seconds
@@ -293,7 +293,7 @@ def _elapse(timer: Mapping[str, str], now: float) -> float | None:
     if date:
         done = _children.run(["date", "--date", date, "+%s"])
         return float(done.stdout) if done.returncode == 0 else None
-    seconds = span(timer["NextElapseUSecMonotonic"]) if re.match(r"\d", timer["NextElapseUSecMonotonic"]) else 0.0
+    seconds = span(timer["NextElapseUSecMonotonic"]) if re.match(r"[0-9]", timer["NextElapseUSecMonotonic"]) else 0.0
     return now - time.clock_gettime(time.CLOCK_MONOTONIC) + seconds if seconds else None
 
 

@@ -38,9 +38,9 @@ from ansible_collections.confops.indico.plugins.module_utils._repository import 
 
 SETS = "sets"
 _STATE, _STATUS = "state.json", "status.json"
-_STAMP = re.compile(r"\d{4}(?:-\d\d){5}")
-_DAT = re.compile(r"(\d{4}(?:-\d\d){5})\.dat")
-_LINE = re.compile(r"(\S)\S{9,}\s+(\d+) \S+ \S+ (.+)")  # of rsync --list-only: the kind and the mode, size, date, time, name
+_STAMP = re.compile(r"[0-9]{4}(?:-[0-9][0-9]){5}")
+_DAT = re.compile(r"([0-9]{4}(?:-[0-9][0-9]){5})\.dat")
+_LINE = re.compile(r"(\S)\S{9,}\s+([0-9]+) \S+ \S+ (.+)")  # of rsync --list-only: the kind and the mode, size, date, time, name
 _KINDS = {"d": "a directory", "l": "a symbolic link", "-": "a file"}
 _AHEAD = timedelta(hours=1)  # that the source's clock may be before this one
 _DAT_LIMIT = 64 * 2**20  # bytes of a .dat file; one has about 100 for each backup of a chain
@@ -463,7 +463,7 @@ def _fetch_set(settings: Settings, stamp: str, outcome: Outcome) -> None:
     os.makedirs(place, 0o700, exist_ok=True)
     options = ["--recursive", "--times", "--partial", "--delete", *(f"--link-dest={settings.copy(SETS, one)}" for one in before)]
     options += [f"{settings.source}{SETS}/{stamp}/", f"{place}/"]
-    told = re.search(r"^Total transferred file size: (\d+)", _rsync(settings, ["--dry-run", "--stats", *options]), re.MULTILINE)
+    told = re.search(r"^Total transferred file size: ([0-9]+)", _rsync(settings, ["--dry-run", "--stats", *options]), re.MULTILINE)
     size = int(told[1]) if told else 0
     _need_room(settings, size)
     _rsync(settings, options, limit=max(size, 1))

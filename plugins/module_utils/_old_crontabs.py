@@ -33,7 +33,7 @@ _RUN = re.compile(r"[A-Za-z0-9_-]+")  # names of files that cron and run-parts d
 _ROLES_OWN = re.compile(r"[a-z][a-z0-9_-]*-(backup|offsite|scheduler|cron)")  # files in cron.d that the roles write
 _ID = re.compile(r"[0-9a-f]{8}")
 _ENVIRONMENT = re.compile(r"""\s*(?:(?P<name>[A-Za-z_]\w*)|"[^"]*"|'[^']*')\s*=\s*(?P<value>.*)""")
-_HEADING = re.compile(r"\bdom\s+mon\s+dow\b|^#\s*(?:@\w+|(?:[\d*/,-]+\s+){4}[\w*/,-]+)\s|ansible", re.IGNORECASE)  # a comment that is more than one
+_HEADING = re.compile(r"\bdom\s+mon\s+dow\b|^#\s*(?:@\w+|(?:[0-9*/,-]+\s+){4}[\w*/,-]+)\s|ansible", re.IGNORECASE)  # a comment that is more than one
 _REMOVES = r"\brm\b|-delete\b|\btmpwatch\b|\btmpreaper\b"
 
 # Commands that are joined by ; && || & or a new line, a pipe being one of them. Quotes, escapes (find's \;) and redirections (2>&1) stay whole.
@@ -43,8 +43,8 @@ _HARMLESS = {"cd", "[", "test", "true", ":", "exit", "echo", "sleep", "mail", "m
 _FILTERS = {"mail", "mailx", "logger", "tee", "cat", "grep", "egrep", "head", "tail", "sort", "uniq", "wc"}  # none that may run something else
 _REMOVERS = {"rm", "gzip", "bzip2", "xz"}  # what find and xargs may run
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
-_REDIRECTION = re.compile(r"\d?(?:>>?|<)(?:&\d|&-)?")
-_WRAPPERS = re.compile(r"sudo|runuser|nice|ionice|timeout|env|exec|time|setsid|chronic|nohup|sh|bash|dash|python[\d.]*")
+_REDIRECTION = re.compile(r"[0-9]?(?:>>?|<)(?:&[0-9]|&-)?")
+_WRAPPERS = re.compile(r"sudo|runuser|nice|ionice|timeout|env|exec|time|setsid|chronic|nohup|sh|bash|dash|python[0-9.]*")
 
 _VALUE = r"""(?:"[^"]*"|'[^']*'|[^\s&;|"']+)"""
 _SECRETS = [
@@ -379,7 +379,7 @@ class _Judge:
     def _filter(self, words: list[str]) -> bool:
         """Return whether a command behind a pipe only reads, shows or sends what comes, or removes files of those names."""
         if words[0] == "xargs":
-            run = [word for word in words[1:] if not re.fullmatch(r"-\S*|\d+|{}", word)]
+            run = [word for word in words[1:] if not re.fullmatch(r"-\S*|[0-9]+|{}", word)]
             return bool(run) and run[0].rpartition("/")[2] in _REMOVERS and all(map(self._inside, _operands(_without_redirections(run[1:]))))
         return words[0] in _FILTERS and not any("$(" in word or "`" in word for word in words)
 
@@ -491,7 +491,7 @@ def _run(words: list[str], program: str) -> list[str]:
         name = word.rpartition("/")[2]
         if re.fullmatch(program, name):
             return words[number:]
-        if word == "-c" or not (option or word.startswith("-") or _WRAPPERS.fullmatch(name) or re.fullmatch(r"\d+\w?|\w+=\S*", word)):
+        if word == "-c" or not (option or word.startswith("-") or _WRAPPERS.fullmatch(name) or re.fullmatch(r"[0-9]+\w?|\w+=\S*", word)):
             return []
         option = word.startswith("-")
     return []

@@ -844,7 +844,7 @@ def check_host(facts: Mapping[str, Any], host: str, python2: bool) -> Iterator[s
     distribution, release = facts.get("distribution"), str(facts.get("distribution_major_version"))
     if python2 and distribution and (distribution, release) != ("Debian", "11"):
         yield f"{host} runs {distribution} {release}; Indico 1.2.2 needs Python 2.7, which Debian 11 is the last to package."
-    version = re.match(r"(\d+)\.(\d+)", str(facts.get("python_version")))
+    version = re.match(r"([0-9]+)\.([0-9]+)", str(facts.get("python_version")))
     if version and (int(version[1]), int(version[2])) < (3, 9):
         yield f"{host} runs Ansible's modules with Python {version[0]}; this collection needs 3.9 or later there."
 

@@ -28,7 +28,7 @@ from ansible_collections.confops.indico.plugins.module_utils._repository import 
 
 _LONGEST = 36500  # days that a window may have, and the most of anything else
 _OPTION_PERIOD = (("keep_daily", "day", "%Y-%m-%d"), ("keep_weekly", "week", "%G-W%V"), ("keep_monthly", "month", "%Y-%m"), ("keep_yearly", "year", "%Y"))
-_NAME = re.compile(r"(\d{4}(?:-\d\d){5})\.(dat|index|deltafs|fs)(?:(?<=fs)z)?")
+_NAME = re.compile(r"([0-9]{4}(?:-[0-9][0-9]){5})\.(dat|index|deltafs|fs)(?:(?<=fs)z)?")
 _PINS, _PRUNING = "pins", "pruning"  # keys of confops.json: lists of stamps
 
 
@@ -288,6 +288,7 @@ def prune(path: str, policy: Policy, *, pin: Sequence[str] = (), unpin: Sequence
     moment = now()
     with _repository.lock(path):
         repository, state, here = _repository.read(path), _repository.read_state(path), _repository.listing(path)
+        _repository.compare(repository, state, here)
         sizes = {name: 0 if one.link else one.bytes for name, one in here.items()}  # what a link leads to stays
         groups = _groups(repository)
         pinned = _with(state, _PINS, _repin(groups, state, path, pin, unpin))
@@ -348,12 +349,13 @@ def _intend(path: str, state: dict[str, Any]) -> None:
         raise RepositoryError(f"{_repository.STATE} in {path} cannot be written: {error.strerror}. Nothing was deleted.{begun}") from error
 
 
-def read(path: str, *, acknowledged: bool = True) -> Repository:
+def read(path: str, *, acknowledged: bool = True, without: Collection[str] = ()) -> Repository:
     """Read a repository as it will be when the deletions that were begun in it are finished. Raises RepositoryError.
 
     With acknowledged, a file that an interrupted backup left without its line does not count either; a backup itself has to mend that.
+    What confops.json remembers counts among the problems. The files named in without count as not there.
     """
-    repository, state = _repository.read(path), {}
+    repository, state = _repository.read(path, without), {}
     with contextlib.suppress(OSError):  # whoever needs more of it says so
         state = _repository.read_state(path)
     doomed = _doomed(_groups(repository), state)
@@ -363,7 +365,8 @@ def read(path: str, *, acknowledged: bool = True) -> Repository:
         stamp = left.split(".")[0]
         gone |= {left, f"{stamp}.index"} | ({f"{stamp}.dat"} if left == repository.chains[-1].files[0].name else set())
     if gone:
-        repository = _repository.read(path, without=gone)
+        repository = _repository.read(path, without={*gone, *without})
+    _repository.compare(repository, state, os.listdir(path))
     repository.unacknowledged = left
     repository.unfinished = [
         f"The chain {chain.stamp} counts as gone: its deletion has begun. The next backup or prune removes what is left of it." for chain in doomed
@@ -387,6 +390,7 @@ def finish(path: str, act: bool = True) -> list[str]:
     if not _stamps(state, _PRUNING):
         return []
     repository = _repository.read(path)
+    _repository.compare(repository, state, os.listdir(path))
     groups = _groups(repository)
     doomed = _doomed(groups, state)
     if act:

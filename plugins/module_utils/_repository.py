@@ -42,9 +42,9 @@ _LONG = 1800.0  # seconds after which a holder's age is worth a word: it may mak
 PATIENCE = 600.0  # seconds that a run waits for another one, unless a person waits for its end
 TEMPORARY = ".confops-"  # how the names of unfinished files begin
 STOCK_TEMPORARY = "tmp.tmp"  # repozo's own, always the same
-_DATA = re.compile(r"(\d{4}(?:-\d\d){5})\.(delta)?fs(z)?")
-_BESIDE = re.compile(r"(\d{4}(?:-\d\d){5})\.(dat|index)")
-_LINE = re.compile(r"(?:.*[/\\])?([^/\\]+) (\d{1,18}) (\d{1,18}) ([0-9a-f]{32})\r?")  # a .dat file may have been on Windows meanwhile
+_DATA = re.compile(r"([0-9]{4}(?:-[0-9][0-9]){5})\.(delta)?fs(z)?")
+_BESIDE = re.compile(r"([0-9]{4}(?:-[0-9][0-9]){5})\.(dat|index)")
+_LINE = re.compile(r"(?:.*[/\\])?([^/\\]+) ([0-9]{1,18}) ([0-9]{1,18}) ([0-9a-f]{32})\r?")  # a .dat file may have been on Windows meanwhile
 CHUNK = 4 * 2**20
 _PACKED = 2**20  # bytes of a compressed file that are read at once; they unpack to more
 SMALL = 32 * 2**20  # bytes that a .dat file or confops.json may have; a chain of 100,000 files needs less
@@ -93,12 +93,18 @@ class DataFile:
 
 @dataclass
 class Chain:
-    """A full backup, its incrementals, and their .dat file. problems are sentences; a chain that has any is not added to."""
+    """A full backup, its incrementals, and their .dat file. problems are sentences; a chain that has any is not added to.
+
+    Two things follow from confops.json, see compare(): doubted are the names of files whose line is not the one that is remembered,
+    and lasts the newest tid (hexadecimal) of each file, by name, as far as it is remembered.
+    """
 
     stamp: str
     files: list[DataFile]
     entries: list[Entry] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    doubted: set[str] = field(default_factory=set)
+    lasts: dict[str, str] = field(default_factory=dict)
 
     @property
     def end(self) -> int:
@@ -252,6 +258,11 @@ def read(path: str, without: Collection[str] = ()) -> Repository:
         match = _BESIDE.fullmatch(name)
         if match and match[1] not in stamps and not (match[2] == "index" and _near(match[1], stamps)):
             repository.problems.append(f"{name} belongs to no backup here.")
+    repository.problems += [
+        f"{name!r} ends with a line break: stock repozo takes it for a backup. Take it out of there."
+        for name in sorted(found)
+        if name.endswith("\n") and (_DATA.fullmatch(name[:-1]) or _BESIDE.fullmatch(name[:-1]))
+    ]
     for chain in repository.chains:
         _read_chain(chain, path, found)
     for one, next_one in zip(files, files[1:]):
@@ -260,6 +271,71 @@ def read(path: str, without: Collection[str] = ()) -> Repository:
             for problems in holders.values() or [repository.problems]:
                 problems.append(f"{one.name} and {next_one.name} are of the same second; stock repozo restores only one of them.")
     return repository
+
+
+def compare(repository: Repository, state: dict[str, Any], here: Collection[str]) -> None:
+    """Add to the chains what confops.json knows better than the directory shows; here are all names in that.
+
+    A data file that is remembered and gone is missing from its chain, also when its line is gone with it. A line that is not as remembered
+    tells of a file that was changed together with it: the range of a file and its md5 never change after it was written.
+    """
+    stored, verified = section(state, "stored"), section(state, "verified")
+    remembered = sorted(filter(None, (data_file(name, 0) for name in {*stored, *verified})), key=lambda one: one.stamp)
+    deleted = state.get("pruning")
+    fulls = {chain.stamp for chain in repository.chains} | {one.stamp for one in remembered if one.full}
+    fulls |= {stamp for stamp in (deleted if isinstance(deleted, list) else []) if isinstance(stamp, str)}
+    chains = {chain.stamp: chain for chain in repository.chains}
+    for one in remembered:
+        owner = chains.get(max((stamp for stamp in fulls if stamp <= one.stamp), default=""))
+        if owner and one.name not in here:
+            owner.problems.append(f"{one.name}, which {STATE} remembers, is missing.")
+    for chain in repository.chains:
+        compressed = {one.name: one.compressed for one in chain.files}
+        for entry in chain.entries:
+            written, read_again = stored.get(entry.name, {}), verified.get(entry.name, {})
+            known = [read_again.get("md5"), written.get("plain"), None if compressed.get(entry.name, True) else written.get("md5")]
+            for md5 in [md5 for md5 in dict.fromkeys(known) if md5 not in (None, entry.md5)]:
+                chain.problems.append(f"{chain.stamp}.dat says that {entry.name} has the md5 {entry.md5}; {STATE} remembers {md5}.")
+                chain.doubted.add(entry.name)
+            for end in [end for end in dict.fromkeys([read_again.get("end"), written.get("end")]) if end not in (None, entry.end)]:
+                chain.problems.append(f"{chain.stamp}.dat says that {entry.name} ends at byte {entry.end}; {STATE} remembers {end}.")
+                chain.doubted.add(entry.name)
+            last = written.get("last") or read_again.get("last")
+            if isinstance(last, str) and re.fullmatch("[0-9a-f]{16}", last):
+                chain.lasts[entry.name] = last
+
+
+def strangers(repository: Repository, state: dict[str, Any]) -> dict[str, str]:
+    """Return a sentence, by stamp, for each chain that is no backup of this repository, although a whole chain lies there.
+
+    Its name is no moment. Or it lies between the files of another chain, whose .dat file lists what follows: a backup adds to the
+    newest chain only. Or confops.json knows backups before and behind it, and nothing of it.
+    """
+    known = {*section(state, "stored"), *section(state, "verified")}
+    moments = sorted(one.stamp for name in known if (one := data_file(name, 0)))
+    found = {}
+    for chain in repository.chains:
+        full, own = chain.files[0].name, {entry.name for entry in chain.entries}
+        others = [(entry.name, other.stamp) for other in repository.chains if other.stamp < chain.stamp for entry in other.entries]
+        taken = next(((name, stamp) for name, stamp in others if name in chain.names and name not in own), None)
+        if moment_of(chain.stamp) is None:
+            found[chain.stamp] = f"{full} is named after a moment that no calendar has: it is lost here, or damaged. Take it out of there."
+        elif taken:
+            found[chain.stamp] = (
+                f"{full} lies within the chain {taken[1]}, whose .dat file lists {taken[0]}: it is of another repository. Take it out of there."
+            )
+        elif moments and moments[0] < chain.stamp < moments[-1] and not known & {*chain.names, f"{chain.stamp}.dat"}:
+            found[chain.stamp] = (
+                f"{full} is not known: {STATE} remembers backups before and after it, but none of its chain."
+                " Take it out of there, or adopt the chain if it is of this database."
+            )
+    return found
+
+
+def only_of(chain: Chain) -> set[str]:
+    """Return the names that belong to a strange chain alone: its full backup, what its own .dat file lists, and the files beside them."""
+    own = {chain.files[0].name, *({entry.name for entry in chain.entries} & set(chain.names))}
+    return own | {f"{name.split('.')[0]}.index" for name in own} | {f"{chain.stamp}.dat"}
 
 
 def _near(stamp: str, stamps: Collection[str]) -> bool:
@@ -482,7 +558,7 @@ def advice(problems: Collection[str]) -> str:
 
 def read_state(path: str) -> dict[str, Any]:
     """Return what is remembered of the repository; nothing when there is no such file or it is damaged. Raises OSError."""
-    return _load(path) or {}
+    return _well_formed(_load(path) or {})
 
 
 def damaged(path: str) -> bool:
@@ -498,15 +574,18 @@ def _load(path: str) -> dict[str, Any] | None:
     except (ValueError, RepositoryError):
         return None
     pins = state.get("pins", []) if isinstance(state, dict) else None
-    return _well_formed(state) if isinstance(pins, list) and all(map(_text, pins)) else None
+    return state if isinstance(pins, list) and all(map(_text, pins)) else None
 
 
 def _well_formed(state: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a memory is of the kinds that whoever uses it expects. All but the pins can be found again, so the rest is left out."""
+    """Return what of a memory is of the kinds that whoever uses it expects. All but the pins can be found again, so the rest is left out.
+
+    Of a file whose record is damaged the name stays: that it was there is known. A record of anything else than a file of a backup means nothing.
+    """
     kept = {key: value for key, value in state.items() if key not in _PARTS or _PARTS[key](value)}
     for name in ("stored", "verified"):
         if name in kept:
-            kept[name] = {key: value for key, value in kept[name].items() if _record(value)}
+            kept[name] = {key: value if _record(value) else {} for key, value in kept[name].items() if _DATA.fullmatch(key) or _BESIDE.fullmatch(key)}
     return kept
 
 

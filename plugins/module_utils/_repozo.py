@@ -325,9 +325,15 @@ def _last_tid(path: str, chain: Chain, state: dict[str, Any]) -> str | None:
 def _tid_at_end(path: str, one: DataFile) -> str:
     """Return the tid (hexadecimal) of the last transaction in a data file. Raises RepositoryError, OSError.
 
-    The file is unpacked a second time when that transaction is larger than what is kept of the end.
+    A compressed file is unpacked a second time when that transaction is larger than what is kept of the end.
     """
-    _open_regular(os.path.join(path, one.name)).close()
+    with _open_regular(os.path.join(path, one.name)) as stream:
+        if not one.compressed:  # it may have been set to a huge size
+            size = os.fstat(stream.fileno()).st_size
+            begin = size - 8 - int.from_bytes(os.pread(stream.fileno(), 8, size - 8), "big") if size >= 8 else -1
+            if begin < 0:
+                raise RepositoryError(f"{one.name} does not end with a whole transaction.")
+            return os.pread(stream.fileno(), 8, begin).hex()
     size, tail = 0, b""
     for piece in _pieces(path, one):
         size, tail = size + len(piece), (tail + piece)[-_pipeline.TAIL :]
@@ -572,8 +578,8 @@ def _prepare(path: str, check: bool) -> tuple[Repository, dict[str, Any], list[s
         _repository.need_writable(path)
     if told and not check:
         told = _prune.finish(path)
-        told += repair(_repository.read(path), _repository.read_state(path), act=True)
-        repository, state = _repository.read(path), _repository.read_state(path)
+        told += repair(_prune.read(path, acknowledged=False), _repository.read_state(path), act=True)
+        repository, state = _prune.read(path, acknowledged=False), _repository.read_state(path)
     return repository, state, told
 
 
@@ -695,6 +701,7 @@ def _acknowledge(result: Result, path: str, repository: Repository, state: dict[
         name: _nameless(record),
         os.path.basename(dat): {"bytes": len(lines), "md5": _md5(lines)},
     }
+    state["verified"] = {one: known for one, known in _repository.section(state, "verified").items() if one in here}
     note = _note(path)
     if note:
         state["restored"] = note["at"]

@@ -42,6 +42,7 @@ from ansible_collections.confops.indico.plugins.module_utils._repository import 
 _RESTORED = "The restored database"
 _AHEAD = timedelta(minutes=5)  # the clocks of two hosts may differ by that much
 _LARGEST_ID = 2**32 - 2  # of a user or group
+_END = 2**20  # bytes at the end of a file that are kept to see its last transaction; one is rarely larger
 _READ_FOR_LAST = 64 * 2**20  # a file of up to these bytes is read in advance to tell the newest transaction
 
 
@@ -510,7 +511,7 @@ def _replace(chosen: Plan, result: Result, request: Request) -> None:
 def _unfinished(target: str) -> list[str]:
     """Return what killed runs left beside the target. The target's lock must be held for them to be removed."""
     directory, name = os.path.split(target)
-    return [os.path.join(directory, one) for one in os.listdir(directory) if re.fullmatch(rf"{re.escape(_repository.TEMPORARY)}\d+-{re.escape(name)}", one)]
+    return [os.path.join(directory, one) for one in os.listdir(directory) if re.fullmatch(rf"{re.escape(_repository.TEMPORARY)}[0-9]+-{re.escape(name)}", one)]
 
 
 @contextlib.contextmanager
@@ -573,6 +574,7 @@ def _put(target: BinaryIO, data: bytes) -> None:
 
 def _verified(chosen: Plan, whole: _Hash, request: Request) -> Iterator[bytes]:
     """Yield the bytes of the result and put them into its hash. Each file is compared with its md5 to the end, also beyond the cut."""
+    order = _Order()
     for part in chosen.parts:
         if part.md5 is None:
             # A pack may have put another file there since it was compared.
@@ -581,6 +583,7 @@ def _verified(chosen: Plan, whole: _Hash, request: Request) -> Iterator[bytes]:
         own: _Hash = whole if part.start == 0 else hashlib.md5(usedforsecurity=False)
         position = part.start
         for piece in _read(part):
+            order.take(piece, part.end - position)
             taken, rest = piece[: max(0, part.upto - position)], piece[max(0, part.upto - position) :]
             if taken:
                 whole.update(taken)
@@ -598,6 +601,36 @@ def _verified(chosen: Plan, whole: _Hash, request: Request) -> Iterator[bytes]:
             raise Damage(f"{part.path} is damaged: it holds {position - part.start} bytes of {part.end - part.start}. Nothing has changed.")
         if part.md5 and own.hexdigest() != part.md5:
             raise Damage(f"{part.path} is damaged: its md5 is {own.hexdigest()}, its .dat file says {part.md5}. Nothing has changed.")
+        order.end(part)
+
+
+class _Order:
+    """Sees whether each file of a chain continues the one before: its first transaction is newer than the last one there."""
+
+    def __init__(self) -> None:
+        self.head, self.tail, self.last = b"", b"", b""
+
+    def take(self, piece: bytes, left: int) -> None:
+        """Take in a piece of a file, of which so many bytes are left, the piece's included."""
+        if len(self.head) < _filestorage.HEAD + 8:
+            self.head = (self.head + piece)[: _filestorage.HEAD + 8]
+        if left - len(piece) < _END:
+            self.tail = (self.tail + piece)[-_END:]
+
+    def end(self, part: Part) -> None:
+        """Compare a file that was read as a whole with the one before. Raises Damage."""
+        skip = 0 if part.start else _filestorage.HEAD
+        size = part.end - part.start - skip
+        name = os.path.basename(part.path)
+        try:
+            first, last = _filestorage.first_and_last(self.head[skip:], self.tail[-size:] if size else b"", size)
+        except _filestorage.FileStorageError as error:
+            raise Damage(f"{name} is damaged. {error} Nothing has changed.") from error
+        if first and last and first > last:
+            raise Damage(f"{name} is damaged: it begins with the transaction {first} and ends with {last}, which is older. Nothing has changed.")
+        if first and self.last and bytes.fromhex(first) <= self.last:
+            raise Damage(f"{_history.behind_the_last(name, bytes.fromhex(first), self.last)} Nothing has changed.")
+        self.head, self.tail, self.last = b"", b"", bytes.fromhex(last)
 
 
 def _read(part: Part) -> Iterator[bytes]:

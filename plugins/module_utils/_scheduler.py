@@ -29,7 +29,7 @@ WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _BATCH = 5000  # entries that one transaction removes
 _LOG_BYTES = 8 * 2**20  # how far back the log is read for errors
 _LATE = 900  # seconds after its time at which a waiting task shows that nobody looks
-_ERROR = re.compile(r"worker/(\d+): ERROR\s+\[[^\]]*\] failed with exception '(.*)'\. *$")
+_ERROR = re.compile(r"worker/([0-9]+): ERROR\s+\[[^\]]*\] failed with exception '(.*)'\. *$")
 
 # One task of a list, as modules and roles declare it.
 TASK_OPTIONS: dict[str, dict[str, Any]] = {

@@ -102,8 +102,9 @@ def verify(path: str, *, scope: str = "all", jobs: int | None = None, check: boo
     report.problems += repository.problems
     # Nothing that was acknowledged is lost with these.
     report.warnings += [f"{name} is unfinished: the run that wrote it was interrupted. The next backup removes it." for name in repository.leftovers]
+    strange = _repository.strangers(repository, state)
     for chain in repository.chains:
-        problems = [*chain.problems, *_beside(path, chain, stored, here), *_otherwise_remembered(chain, stored, memory)]
+        problems = [*chain.problems, *([strange[chain.stamp]] if chain.stamp in strange else []), *_beside(path, chain, stored, here)]
         problems += [sentence for name in chain.names if name in contents for sentence in contents[name].problems]
         problems = list(dict.fromkeys([*problems, *_in_order(chain, contents, memory)]))
         report.warnings += [f"{name} is a symbolic link: what it leads to lies outside of the repository." for name in chain.names if _is_link(here, name)]
@@ -114,7 +115,7 @@ def verify(path: str, *, scope: str = "all", jobs: int | None = None, check: boo
     report.verified_files, report.verified_bytes = len(tasks), sum(task.file.bytes for task in tasks)
     report.skipped_files = sum(1 for chain in repository.chains for one, _entry in _listed(chain) if one.name not in contents)
     if not check:
-        _remember(path, tasks, contents, at, report)
+        _remember(path, [task for task in tasks if task.dat[: -len(".dat")] not in strange], contents, at, report)
     report.seconds = round(time.monotonic() - began, 3)
     return report
 
@@ -272,6 +273,9 @@ def _check(path: str, task: _Task, two_cores: bool) -> _Content:
         while waiting:
             stored.update(waiting.popleft())
         size += len(piece)
+        if size > entry.end - entry.start:  # a file that was set to a huge size, or packs endless zeros, would be read for hours
+            more = f"more than {entry.end - entry.start} bytes" if one.compressed else f"{one.bytes} bytes"
+            return _Content([f"{one.name} holds {more}{' uncompressed' * one.compressed}; {task.dat} says {entry.end - entry.start}."])
         head = head if len(head) >= 16 else (head + piece)[:16]
         tail = piece if len(piece) >= _TAIL else (tail + piece)[-_TAIL:]
     for piece in waiting:
@@ -294,9 +298,12 @@ def _check(path: str, task: _Task, two_cores: bool) -> _Content:
         tail = tail[-size:] if size else b""
     if size or not one.full:  # a database without a transaction has its head only
         found.first = head[:8].hex()
+        _filestorage.time_of(head[:8].ljust(8, b"\0"))
         whole, found.last = _last(tail, size)
         if not whole:
             found.problems.append(f"{one.name} does not end with a whole, committed transaction.")
+        elif found.last and found.first > found.last:
+            found.problems.append(f"{one.name} begins with transaction {found.first} and ends with {found.last}, which is older.")
     return found
 
 
@@ -321,7 +328,9 @@ def _remember(path: str, tasks: list[_Task], contents: dict[str, _Content], at: 
                 state = _repository.read_state(path)
                 before = state.get("verified")
                 here = set(os.listdir(path))
-                verified = {name: known for name, known in _repository.section(state, "verified").items() if name in here and name not in contents}
+                missing = {sentence.split(",")[0] for sentence in report.problems if sentence.endswith(" is missing.")}  # until the next backup settles it
+                kept = (here | missing) - contents.keys()
+                verified = {name: known for name, known in _repository.section(state, "verified").items() if name in kept}
                 # A file that was changed together with its line is found again only as long as its memory stays.
                 verified.update({task.file.name: known for task in tasks if (known := _evidence(state, task)) and task.file.name in here})
                 verified.update(

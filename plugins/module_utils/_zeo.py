@@ -133,7 +133,7 @@ class Server:
         """Return the path of its socket, or its host and port. Raises ZeoError."""
         if self.address.startswith("/"):
             return self.address
-        match = re.fullmatch(r"\[?([^\[\]]+)\]?:(\d{1,5})", self.address)
+        match = re.fullmatch(r"\[?([^\[\]]+)\]?:([0-9]{1,5})", self.address)
         if not match or not 0 < int(match[2]) < 2**16:
             raise ZeoError(f"{self.address!r} is no address of a ZEO server: it must be host:port, or the absolute path of a socket.")
         return match[1], int(match[2])
@@ -294,7 +294,7 @@ def greet(server: Server, patience: float) -> str:
             if not said:
                 message = f"{_capital(server)} accepts connections, but does not answer within {patience:.0f} s: it hangs, or is no ZEO server."
                 raise ZeoError(message) from None
-    if len(said) < 4 or not _sane(said) or not re.fullmatch(rb"[A-Z]\d+", said[4:]):
+    if len(said) < 4 or not _sane(said) or not re.fullmatch(rb"[A-Z][0-9]+", said[4:]):
         raise ZeoError(f"What answers at {server.address} is no ZEO server.")
     return said[4:].decode()
 

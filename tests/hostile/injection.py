@@ -27,7 +27,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _history, _offsite, _pack, _prune, _repozo, _restore, _verify, _zeo
+from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _history, _offsite, _pack, _prune, _repozo, _restore, _verify, _zeo, _zeo_info
 
 from tests.hostile import judge, process
 from tests.hostile.corruptions import NotHere
@@ -272,8 +272,10 @@ def _set_repositories(place: Path) -> list[tuple[Path, Path | None]]:
 _REAL = {name: getattr(os, name) for name in ("link", "unlink", "replace", "open", "write", "close")}
 
 
-def _serve(_python: str, _server: object, _script: str, request: dict[str, Any] | None = None, **_more: object) -> _zeo.Reply:
-    """Pack as a server does; its calls are not spoiled."""
+def _serve(_python: str, _server: object, script: str, request: dict[str, Any] | None = None, **_more: object) -> _zeo.Reply:
+    """Pack as a server does; its calls are not spoiled. It tells no figures, which a pack can do without."""
+    if script is _zeo_info._INFO:
+        return _zeo.Reply(failure=("", "Unknown", "this server tells no figures"))
     database = _serve.database  # type: ignore[attr-defined]
     if not request or request.get("time") is None:
         return _zeo.Reply(connected=True, answer={"before": {"bytes": 0}, "after": {"bytes": 0}})

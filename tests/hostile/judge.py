@@ -34,7 +34,7 @@ MEANING = {
     TRACEBACK: "an exception that is no sentence, or a process that died",
 }
 _LARGEST = 2 * 2**20  # bytes that a file of a sound copy never has
-_LINE = re.compile(r"^(?:.*/)?([^/\n]+) (\d+) (\d+) [0-9a-f]{32}$", re.MULTILINE)
+_LINE = re.compile(r"^(?:.*[/\\])?([^/\\\n]+) (\d+) (\d+) [0-9a-f]{32}$", re.MULTILINE)
 _DAMAGE = re.compile(r"damaged|missing|not here|is here, but|lists|not whole|cannot be read|unfinished|lost|not a file|differ|remember", re.I)
 _REMEDY = re.compile(r"adopt|rebuil|mend|Remove |Take it out|Set it right|Pin them", re.I)
 
