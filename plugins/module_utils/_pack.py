@@ -127,7 +127,7 @@ def _ask(settings: Settings, zeo: _zeo.Settings, pack: Pack, name: str, *, check
             check=check,
         )
     except (_zeo.ZeoError, _filestorage.FileStorageError, OSError) as error:
-        return {**told, "problem": str(error)}
+        return {**told, "problem": _repository.told(error, settings.database(name))}
     return {**told, **{key: getattr(done, key) for key in told if key != "name"}, "problem": None}
 
 

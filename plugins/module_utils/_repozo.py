@@ -361,7 +361,7 @@ def note_restored(target: str, unfinished: str, last: _filestorage.Transaction) 
 def _note(path: str) -> dict[str, Any]:
     """Return what the last restore noted beside a database; nothing when there is no such note or it is damaged."""
     with contextlib.suppress(OSError, RepositoryError, ValueError, RecursionError):
-        note = json.loads(_content(os.path.realpath(path) + _RESTORED))
+        note = _repository.parse_json(_content(os.path.realpath(path) + _RESTORED))
         if isinstance(note, dict) and isinstance(note.get("bytes"), int) and isinstance(note.get("at"), str):
             return note
     return {}
