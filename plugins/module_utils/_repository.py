@@ -679,6 +679,15 @@ def no_room(what: str, needed: int, free: int, *directories: str) -> str:
     return f"{what} needs up to {needed} bytes on the file system of {' and '.join(directories)}, which has {free} free; nothing that was there has changed."
 
 
+def full(error: OSError, what: str, needed: int, directory: str) -> str | None:
+    """Return the sentence of no_room() for a disk that a run found full. None when there is room all the same: a quota or something else ran out."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(directory).free
+            return no_room(what, needed, free, directory) if needed > free else None
+    return None
+
+
 def sync(directory: str) -> None:
     """Put the names in a directory on disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
