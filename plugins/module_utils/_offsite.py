@@ -434,20 +434,36 @@ def _land_chains(settings: Settings, storage: str, choice: Choice, dats: Mapping
         if not chain["ok"]:
             outcome.refused.append(f"{storage}/{chain['stamp']}.dat is not taken over, since what came with it is not sound: {chain['problems'][0]}")
             continue
-        for name in new:
-            path = os.path.join(place, name)
-            with open(path, "rb") as stream:
-                os.fsync(stream.fileno())
-            os.link(path, os.path.join(copy, name), follow_symlinks=False)  # which never replaces
-            outcome.files += 1
-            outcome.bytes += os.lstat(path).st_size
-        _repository.sync(copy)
         with _repository.lock(copy):
-            state = _repository.read_state(copy)
+            _land(place, copy, f"{chain['stamp']}.dat", dats[chain["stamp"]], new)
+            state = {key: value for key, value in _repository.read_state(copy).items() if key != "writing"}
             known = {**_repository.section(state, "verified"), **{name: verified[name] for name in new if name in verified}}
             _repository.write_state(copy, {**state, "verified": known})
-            _repository.replace(os.path.join(copy, f"{chain['stamp']}.dat"), dats[chain["stamp"]])
+        outcome.files += len(new)
+        outcome.bytes += sum(os.lstat(os.path.join(place, name)).st_size for name in new)
     shutil.rmtree(place)
+
+
+def _land(place: str, copy: str, dat: str, text: bytes, new: list[str]) -> None:
+    """Move a chain's new files from place into the copy, one after the other. text: what the .dat file of that name shall hold.
+
+    Killed at any moment, only the newest file has no line yet, and what is remembered says so: the chain restores up to the one before.
+    """
+    path, lines = os.path.join(copy, dat), text.split(b"\n")
+    listed = _dats(copy).get(dat.split(".")[0], b"").count(b"\n")  # what is there begins as text does, and no line of it may go
+    for number, name in enumerate(_names(text)):
+        if name not in new:
+            continue
+        if number > listed:
+            _repository.replace(path, b"\n".join([*lines[:number], b""]))
+            listed = number
+        if number >= listed:
+            _repository.write_state(copy, {**_repository.read_state(copy), "writing": name})
+        with open(os.path.join(place, name), "rb") as stream:
+            os.fsync(stream.fileno())
+        os.link(os.path.join(place, name), os.path.join(copy, name), follow_symlinks=False)  # which never replaces
+        _repository.sync(copy)
+    _repository.replace(path, text)
 
 
 def _names(dat: bytes) -> list[str]:

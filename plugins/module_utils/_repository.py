@@ -68,6 +68,11 @@ def reason(error: Exception, place: str = "") -> str:
 
     place: the path to name where the error names none, as for a write to an open file.
     """
+    inner = getattr(error, "reason", None)  # urllib wraps what the system says
+    if isinstance(inner, OSError):
+        return reason(inner, place)
+    if isinstance(error, OSError) and error.errno is None:
+        return str(error).rstrip(".")
     if isinstance(error, OSError):
         where = error.filename if isinstance(error.filename, (str, bytes, os.PathLike)) else place
         return f"{error.strerror or error}{f' ({os.fsdecode(where)})' if where else ''}"

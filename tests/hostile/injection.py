@@ -456,6 +456,12 @@ def _held(path: Path) -> bool:
 def _again(operation: Operation, place: Path, variant: str) -> dict[str, Any]:
     """Verify what is there, and do it once more, an hour later."""
     Clock.set(_NOW + timedelta(hours=1))
+    problems = _problems(operation, place)
+    told = operation.act(place, variant)
+    return {"told": told, "problems": problems}
+
+
+def _problems(operation: Operation, place: Path) -> list[str]:
     problems = []
     for path, _database in operation.repositories(place):
         if path.exists() and _names(path):
@@ -464,8 +470,7 @@ def _again(operation: Operation, place: Path, variant: str) -> dict[str, Any]:
             except _repozo.RepositoryError as error:
                 if "holds no backup yet" not in str(error):  # all that is there was not acknowledged
                     raise
-    told = operation.act(place, variant)
-    return {"told": told, "problems": problems}
+    return problems
 
 
 # What is left
@@ -501,6 +506,7 @@ class _Look:
         self.names = {path: _names(path) for path in self.before}
         self.databases = {database: database.read_bytes() for _path, database in operation.repositories(place) if database}
         self.view = self._view()
+        self.problems = _problems(operation, place)  # of a variant that begins with damage
 
     def _acknowledged(self, path: Path) -> list[str]:
         lines = "".join(dat.read_text() for dat in path.glob("*.dat"))
@@ -567,6 +573,7 @@ class _Look:
         if ended.how != "done":
             return judge.failure(ended) or Verdict(judge.STUCK, f"the next run refuses: {ended.text}")
         found = self._lost() or self._done(bench)
-        if not found and ended.value["problems"]:
-            return Verdict(judge.ALARM, f"nothing is lost, but verify says: {ended.value['problems'][0]}")
+        new = [problem for problem in ended.value["problems"] if problem not in self.problems] if not found else []
+        if new:
+            return Verdict(judge.ALARM, f"nothing is lost, but verify says: {new[0]}")
         return found

@@ -303,7 +303,9 @@ def test_a_full_disk_leaves_what_was_there(site: Site, monkeypatch: pytest.Monke
             site.backup(compression="none")
         patch.setattr(_repozo, "_ask", lambda *_arguments: None)
         patch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=10))
-        with pytest.raises(RepositoryError, match=r"^The incremental backup needs up to \d+ bytes on .*, which has 10 free; nothing that was there has changed\.$"):
+        with pytest.raises(
+            RepositoryError, match=r"^The incremental backup needs up to \d+ bytes on .*, which has 10 free; nothing that was there has changed\.$"
+        ):
             site.backup(compression="none")
     assert site.names() == before
     assert site.restored(tmp_path / "out.fs") == content
