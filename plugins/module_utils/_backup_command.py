@@ -151,7 +151,7 @@ def _around(settings: _backup_set.Settings, now: float) -> list[tuple[int, str]]
     try:
         jobs = _jobs.table(_jobs.read_settings(settings.jobs_settings), now)
     except (_jobs.JobError, _units.UnitError, OSError) as error:
-        return [*found, (_backup_status.CRITICAL, f"nobody knows whether the jobs run: {str(error).rstrip('.')}")]
+        return [*found, (_backup_status.CRITICAL, f"nobody knows whether the jobs run: {_repository.reason(error)}")]
     # A backup that failed at its work is told from its own status.
     return found + [(code, text.rstrip(".")) for code, name, text in _jobs.judge(jobs, now) if name in own and code == _backup_status.CRITICAL]
 

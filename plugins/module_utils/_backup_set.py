@@ -129,11 +129,9 @@ class IncompleteError(RepositoryError):
 def read_settings(path: str) -> Settings:
     """Read the settings from a JSON file. Raises RepositoryError."""
     try:
-        with _repository.open_regular(path, follow=True) as stream:
-            given = json.load(stream)
-        return Settings(**given)
-    except (RepositoryError, OSError, ValueError, TypeError, RecursionError) as error:
-        raise RepositoryError(f"The settings {path} cannot be used: {error}.") from error
+        return Settings(**_repository.load_json(path, follow=True))
+    except (OSError, ValueError, TypeError) as error:
+        raise RepositoryError(f"The settings {path} cannot be used: {_repository.reason(error)}.") from error
 
 
 def manifests(settings: Settings) -> list[dict[str, Any]]:
@@ -143,14 +141,13 @@ def manifests(settings: Settings) -> list[dict[str, Any]]:
         path = os.path.join(settings.sets, stamp, "manifest.json")
         try:
             found.append({**_manifest(path), "stamp": stamp})
-        except (RepositoryError, OSError, ValueError, TypeError, RecursionError) as error:
-            raise RepositoryError(f"{path} cannot be read: {error}.") from error
+        except (OSError, ValueError, TypeError) as error:
+            raise RepositoryError(f"{path} cannot be read: {_repository.reason(error)}.") from error
     return found
 
 
 def _manifest(path: str) -> dict[str, Any]:
-    with _repository.open_regular(path) as stream:
-        return dict(json.load(stream))
+    return dict(_repository.load_json(path))
 
 
 def _stamps(settings: Settings) -> list[str]:
@@ -389,7 +386,8 @@ def _make_set(settings: Settings, stamp: str, told: dict[str, Any]) -> None:
         os.rename(place, os.path.join(settings.sets, stamp))
     except (RepositoryError, OSError) as error:
         shutil.rmtree(place, ignore_errors=True)  # it would take the room that the next run needs
-        raise RepositoryError(f"The databases are stored, but no set was made: {error}") from error
+        why = str(error) if isinstance(error, RepositoryError) else f"{_repository.reason(error, place)}."
+        raise RepositoryError(f"The databases are stored, but no set was made: {why}") from error
     _repository.sync(settings.sets)
 
 
@@ -463,7 +461,7 @@ def _bring(target: str, path: str, copy: str, before: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise RepositoryError(f"{target}, to which {path} in the archive leads, cannot be copied: {error}.") from error
+        raise RepositoryError(f"{target}, to which {path} in the archive leads, cannot be copied: {_repository.reason(error, place)}.") from error
     return True
 
 

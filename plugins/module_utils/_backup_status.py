@@ -63,7 +63,7 @@ def announced(settings: Settings, outcome: Outcome, name: str, *, act: bool) -> 
     try:
         yield
     except (RepositoryError, _filestorage.FileStorageError, OSError) as error:
-        outcome.problem = str(error)
+        outcome.problem = _repository.told(error, settings.directory)
         raise RepositoryError(outcome.problem) from error
     except BaseException as error:
         outcome.problem = f"it was ended ({type(error).__name__} {error})."
@@ -85,7 +85,7 @@ def _ping(settings: Settings, when: str, text: str, outcome: Outcome) -> None:
         with urllib.request.build_opener().open(request, timeout=_PING_SECONDS) as answer:
             answer.read()
     except (OSError, ValueError) as error:
-        outcome.warnings.append(f"The ping for {when} was not received: {str(error).replace(url, 'its URL')}.")  # the URL may be a secret
+        outcome.warnings.append(f"The ping for {when} was not received: {_repository.reason(error).replace(url, 'its URL')}.")  # the URL may be a secret
 
 
 def _leave_word(settings: Settings, outcome: Outcome, name: str) -> None:
@@ -106,7 +106,7 @@ def _leave_word(settings: Settings, outcome: Outcome, name: str) -> None:
             _repository.replace(settings.metrics, _metrics(settings).encode())
             os.chmod(settings.metrics, 0o644)
         except (OSError, RepositoryError) as error:
-            outcome.warnings.append(f"The metrics file {settings.metrics} cannot be written: {error}.")
+            outcome.warnings.append(f"The metrics file {settings.metrics} cannot be written: {_repository.reason(error)}.")
 
 
 def read(settings: Settings, name: str) -> dict[str, Any] | None:

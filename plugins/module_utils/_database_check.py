@@ -247,7 +247,7 @@ def examine(python: str, database: str, *, user: str = "", listed: int = _LISTED
     try:
         done = _children.run(command, limit=_children.LONG, still=_children.STILL, env=environment, cwd=place)
     except OSError as error:
-        raise RepositoryError(f"The check of {database} gave no answer: {error}") from error
+        raise RepositoryError(f"The check of {database} gave no answer: {_repository.reason(error)}.") from error
     try:
         found: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:

@@ -127,15 +127,14 @@ def _percent(part: int, whole: int) -> float:
 def _remembered(state_file: str, act: bool) -> tuple[dict[str, list[Sample]], list[str]]:
     """Return the samples by mountpoint, each list in order, and warnings. A damaged file is put aside, when act: it is worth no more than a forecast."""
     try:
-        with _repository.open_regular(state_file) as stream:
-            return _samples(json.load(stream)), []
+        return _samples(_repository.parse_json(_repository.read_small(state_file))), []
     except FileNotFoundError:
         return {}, []
     except _repository.RepositoryError as error:
         return {}, [f"{state_file} cannot be read, so nothing is known of the past: {error}"]
     except OSError as error:
         return {}, [f"{state_file} cannot be read, so nothing is known of the past: {error.strerror}."]
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         aside = f"{state_file}.damaged"
         if act:
             with contextlib.suppress(OSError):

@@ -561,10 +561,9 @@ def look(target: str) -> dict[str, Any] | None:
     if not stat.S_ISDIR(state.st_mode) or state.st_uid not in (0, os.geteuid()):
         raise MirrorError(f"{target} exists and is no directory of ours, so it is left alone; name another one.")
     try:
-        with _repository.open_regular(os.path.join(target, MARKER)) as stream:
-            marker: dict[str, Any] = json.load(stream)
+        marker: dict[str, Any] = _repository.load_json(os.path.join(target, MARKER))
         return {"site": str(marker["site"]), "events": list(marker["events"])}
-    except (_repository.RepositoryError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise MirrorError(f"{target} exists and is no mirror (it has no {MARKER} of ours), so it is left alone; name another one.") from error
 
 

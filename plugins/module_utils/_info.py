@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ import urllib.request
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _children, _filestorage, _units
+from ansible_collections.confops.indico.plugins.module_utils import _children, _filestorage, _repository, _units
 
 _DEBIAN = ("python2.7", "apache2", "libapache2-mod-xsendfile")
 _RELEASES = {"current": "indico", "zeo": "ZODB3"}  # link below the prefix -> the package that it is there for
@@ -76,8 +75,7 @@ def releases(prefix: str) -> dict[str, Any]:
 def read_json(path: str) -> dict[str, Any]:
     """Return what a file holds, empty when there is none that can be read."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            found = json.load(stream)
+        found = _repository.load_json(path, follow=True)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -137,7 +135,7 @@ def databases(prefix: str, declared: list[dict[str, Any]]) -> list[dict[str, Any
             one["bytes"] = os.stat(path).st_size
             last = _filestorage.last_transaction(path)
         except (OSError, _filestorage.FileStorageError) as error:
-            one["error"] = str(error)
+            one["error"] = _repository.told(error)
         else:
             one["last_transaction"] = last and last.data()
             one["ahead_seconds"] = _filestorage.ahead_seconds(last.tid, time.time()) if last else 0.0

@@ -90,10 +90,9 @@ class Settings:
 def read_settings(path: str) -> Settings:
     """Raises JobError when the file is not what the role writes."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            return Settings(**json.load(stream))
+        return Settings(**_repository.load_json(path, follow=True))
     except (OSError, ValueError, TypeError) as error:
-        raise JobError(f"{path} cannot be used: {error}; site.yml writes it.") from error
+        raise JobError(f"{path} cannot be used: {_repository.reason(error)}; site.yml writes it.") from error
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,10 @@ def declared(settings: Settings) -> dict[str, Declared]:
     found: dict[str, Declared] = {}
     for path in _files(settings.declared, ".json") if settings.declared else ():
         try:
-            with open(path, encoding="utf-8") as stream:
-                since = os.fstat(stream.fileno()).st_mtime
-                found.update({name: Declared(**one, since=since) for name, one in json.load(stream).items()})
+            since = os.stat(path).st_mtime
+            found.update({name: Declared(**one, since=since) for name, one in _repository.load_json(path, follow=True).items()})
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise JobError(f"{path} cannot be used: {error}; site.yml writes it.") from error
+            raise JobError(f"{path} cannot be used: {_repository.reason(error)}; site.yml writes it.") from error
     return found
 
 
@@ -418,8 +416,8 @@ def alarm(instance: str, wrong: list[str]) -> tuple[str, str]:
 
 def told(settings: Settings) -> dict[str, float]:
     """Return when people were told of each job that still is as it was then. That is kept in memory, which no full disk and no missing directory touches."""
-    with contextlib.suppress(OSError, ValueError), open(_told_path(settings), encoding="utf-8") as stream:
-        known = json.load(stream)
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        known = _repository.load_json(_told_path(settings))
         return {str(name): float(moment) for name, moment in known.items()} if isinstance(known, dict) else {}
     return {}
 
@@ -454,7 +452,7 @@ def tell(settings: Settings, subject: str, text: str) -> tuple[list[str], list[s
                 server.send_message(mail)
             told.append(f"mail to {', '.join(settings.mail_to)}")
         except (OSError, smtplib.SMTPException) as error:
-            wrong.append(f"The mail to {', '.join(settings.mail_to)} was not taken by {settings.smtp_host}:{settings.smtp_port}: {error}.")
+            wrong.append(f"The mail to {', '.join(settings.mail_to)} was not taken by {settings.smtp_host}:{settings.smtp_port}: {_repository.reason(error)}.")
     if settings.failure_url:
         try:
             request = urllib.request.Request(  # noqa: S310 (the site's own)
@@ -464,5 +462,5 @@ def tell(settings: Settings, subject: str, text: str) -> tuple[list[str], list[s
                 answer.read()
             told.append("the URL for failures")
         except (OSError, ValueError) as error:
-            wrong.append(f"The URL for failures was not reached: {str(error).replace(settings.failure_url, 'it')}.")  # it may be a secret
+            wrong.append(f"The URL for failures was not reached: {_repository.reason(error).replace(settings.failure_url, 'it')}.")  # it may be a secret
     return told, wrong

@@ -30,9 +30,9 @@ def main(settings_path: str, arguments: list[str]) -> int:
         code: int = options.run(_jobs.read_settings(settings_path), options)
     except (_jobs.JobError, _units.UnitError, OSError, ValueError) as error:
         if options.run is _check:
-            _say(f"UNKNOWN: {error}")
+            _say(f"UNKNOWN: {_repository.told(error)}")
             return _backup_status.UNKNOWN
-        _say(str(error), sys.stderr)
+        _say(_repository.told(error), sys.stderr)
         return 1
     return code
 

@@ -39,12 +39,12 @@ class Settings:
     """
 
     def __init__(self, path: str) -> None:
-        with open(path, encoding="utf-8") as stream:
-            values = json.load(stream)
-        self.instance: str = values["instance"]
-        self.prefix: str = values["prefix"]
-        self.user: str = values["user"]
-        self.host: dict[str, Any] = values["host"]
+        try:
+            values = dict(_repository.load_json(path, follow=True))
+            self.instance, self.prefix, self.user = (str(values[name]) for name in ("instance", "prefix", "user"))
+            self.host: dict[str, Any] = dict(values["host"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _indico.IndicoError(f"The settings {path} cannot be used: {_repository.reason(error)}.") from error
         self.current = os.path.join(self.prefix, "current")
         # Another host may be the one that runs it.
         self.scheduler = os.path.exists(f"/etc/systemd/system/{self.instance}-scheduler.service")
@@ -58,9 +58,9 @@ def main(settings_path: str, arguments: list[str]) -> int:
         result: dict[str, Any] = options.run(Settings(settings_path), options)
     except (_indico.IndicoError, _indico_mirror.MirrorError, _cleanup.CleanupError, _units.UnitError, OSError) as error:
         if options.json:
-            _say(json.dumps({"error": str(error)}))
+            _say(json.dumps({"error": _repository.told(error)}))
         else:
-            _say(str(error), sys.stderr)
+            _say(_repository.told(error), sys.stderr)
         return 1
     if options.json:
         _say(json.dumps(result, indent=1, sort_keys=True))

@@ -143,10 +143,9 @@ class Outcome:
 def read_settings(path: str) -> Settings:
     """Read the settings from a JSON file. Raises RepositoryError."""
     try:
-        with _repository.open_regular(path, follow=True) as stream:
-            return Settings(**json.load(stream))
-    except (RepositoryError, OSError, ValueError, TypeError, RecursionError) as error:
-        raise RepositoryError(f"The settings {path} cannot be used: {error}.") from error
+        return Settings(**_repository.load_json(path, follow=True))
+    except (OSError, ValueError, TypeError) as error:
+        raise RepositoryError(f"The settings {path} cannot be used: {_repository.reason(error)}.") from error
 
 
 # What is decided
@@ -255,7 +254,7 @@ def pull(settings: Settings) -> Outcome:
         try:
             _pull(settings, outcome)
         except (RepositoryError, OSError) as error:
-            outcome.problem = str(error)
+            outcome.problem = _repository.told(error, settings.directory)
             raise RepositoryError(outcome.line()) from error
         except BaseException as error:
             outcome.problem = f"it was ended ({type(error).__name__})."
@@ -324,8 +323,8 @@ def _memories(settings: Settings) -> dict[str, Memory]:
     """Return what is remembered of each part. Where nothing is, what is here counts as all that ever was."""
     state: dict[str, Any] = {}
     path = os.path.join(settings.directory, _STATE)
-    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, RecursionError), _repository.open_regular(path) as stream:
-        state = dict(json.load(stream))
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+        state = dict(_repository.load_json(path))
     found = {}
     for part in [*settings.storages, SETS]:
         stamps = [name[: len("2026-11-24-02-00-00")] for name in _sizes(settings.copy(part)) if _STAMP.match(name)]
@@ -435,20 +434,36 @@ def _land_chains(settings: Settings, storage: str, choice: Choice, dats: Mapping
         if not chain["ok"]:
             outcome.refused.append(f"{storage}/{chain['stamp']}.dat is not taken over, since what came with it is not sound: {chain['problems'][0]}")
             continue
-        for name in new:
-            path = os.path.join(place, name)
-            with open(path, "rb") as stream:
-                os.fsync(stream.fileno())
-            os.link(path, os.path.join(copy, name), follow_symlinks=False)  # which never replaces
-            outcome.files += 1
-            outcome.bytes += os.lstat(path).st_size
-        _repository.sync(copy)
         with _repository.lock(copy):
-            state = _repository.read_state(copy)
+            _land(place, copy, f"{chain['stamp']}.dat", dats[chain["stamp"]], new)
+            state = {key: value for key, value in _repository.read_state(copy).items() if key != "writing"}
             known = {**_repository.section(state, "verified"), **{name: verified[name] for name in new if name in verified}}
             _repository.write_state(copy, {**state, "verified": known})
-            _repository.replace(os.path.join(copy, f"{chain['stamp']}.dat"), dats[chain["stamp"]])
+        outcome.files += len(new)
+        outcome.bytes += sum(os.lstat(os.path.join(place, name)).st_size for name in new)
     shutil.rmtree(place)
+
+
+def _land(place: str, copy: str, dat: str, text: bytes, new: list[str]) -> None:
+    """Move a chain's new files from place into the copy, one after the other. text: what the .dat file of that name shall hold.
+
+    Killed at any moment, only the newest file has no line yet, and what is remembered says so: the chain restores up to the one before.
+    """
+    path, lines = os.path.join(copy, dat), text.split(b"\n")
+    listed = _dats(copy).get(dat.split(".")[0], b"").count(b"\n")  # what is there begins as text does, and no line of it may go
+    for number, name in enumerate(_names(text)):
+        if name not in new:
+            continue
+        if number > listed:
+            _repository.replace(path, b"\n".join([*lines[:number], b""]))
+            listed = number
+        if number >= listed:
+            _repository.write_state(copy, {**_repository.read_state(copy), "writing": name})
+        with open(os.path.join(place, name), "rb") as stream:
+            os.fsync(stream.fileno())
+        os.link(os.path.join(place, name), os.path.join(copy, name), follow_symlinks=False)  # which never replaces
+        _repository.sync(copy)
+    _repository.replace(path, text)
 
 
 def _names(dat: bytes) -> list[str]:
@@ -484,8 +499,8 @@ def _wrong_set(place: str) -> Iterator[str]:
     """Yield why a directory is not the set that its manifest describes."""
     try:
         told = _manifest(place)
-    except (RepositoryError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        yield f"its manifest.json cannot be used ({type(error).__name__}: {error})."
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        yield f"its manifest.json cannot be used: {_repository.reason(error)}."
         return
     stored = [os.lstat(path) for path in _files(os.path.join(place, "archive"))]
     found = {"files": len(stored), "bytes": sum(one.st_size for one in stored)}
@@ -497,8 +512,7 @@ def _wrong_set(place: str) -> Iterator[str]:
 
 def _manifest(place: str) -> dict[str, Any]:
     """Return what is needed of a set's manifest. Raises ValueError, KeyError, TypeError or AttributeError for one that was not made by backup_set."""
-    with _repository.open_regular(os.path.join(place, "manifest.json")) as stream:
-        told = json.load(stream)
+    told = _repository.load_json(os.path.join(place, "manifest.json"))
     storages: list[dict[str, Any]] = [
         {"name": str(one["name"]), "end": int(one["end"]), "file": one["file"] and str(one["file"]), "newest": (one["last_transaction"] or {}).get("time")}
         for one in told["storages"]
@@ -711,10 +725,9 @@ def status(settings: Settings) -> dict[str, Any]:
     """Return the word that the last pull left. Raises RepositoryError when none did or it is damaged."""
     path = os.path.join(settings.directory, _STATUS)
     try:
-        with _repository.open_regular(path) as stream:
-            return dict(json.load(stream))
-    except (RepositoryError, OSError, ValueError, TypeError, RecursionError) as error:
-        raise RepositoryError(f"No pull has left word in {path} ({error}).") from error
+        return dict(_repository.load_json(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise RepositoryError(f"No pull has left word in {path}: {_repository.reason(error)}.") from error
 
 
 def lines(settings: Settings) -> list[str]:

@@ -307,7 +307,7 @@ def remove(report: Report, wanted: list[str], copies: str, *, check: bool = Fals
             _write(file, None if file.form == "script" else b"".join(line for number, line in enumerate(file.lines) if number not in numbers))
         except (CrontabError, OSError) as error:
             done = [earlier.shown for earlier, _chosen in plan[: plan.index((file, chosen))]]
-            raise CrontabError(f"{error}{' Before that, lines were removed from ' + ', '.join(done) + '.' if done else ''}") from error
+            raise CrontabError(f"{_repository.told(error)}{' Before that, lines were removed from ' + ', '.join(done) + '.' if done else ''}") from error
 
 
 def _comments(file: _File, numbers: set[int]) -> set[int]:

@@ -127,7 +127,7 @@ def _ask(settings: Settings, zeo: _zeo.Settings, pack: Pack, name: str, *, check
             check=check,
         )
     except (_zeo.ZeoError, _filestorage.FileStorageError, OSError) as error:
-        return {**told, "problem": str(error)}
+        return {**told, "problem": _repository.told(error, settings.database(name))}
     return {**told, **{key: getattr(done, key) for key in told if key != "name"}, "problem": None}
 
 
@@ -136,7 +136,7 @@ def _back_up(settings: Settings, pack: Pack, who: str) -> None:
     try:
         done = _backup_set.run_databases(settings, who=who, why="before a pack", check=pack.check)
     except RepositoryError as error:
-        raise RepositoryError(f"There is no good backup to fall back on, so nothing was packed: {error}") from error
+        raise RepositoryError(f"Nothing was packed, since the backup before it failed: {error}") from error
     pack.set_needed = done.set is not None or (pack.check and any(one["kind"] != "nothing" for one in done.storages))
     pack.set_before = done.set
     pack.warnings += done.warnings

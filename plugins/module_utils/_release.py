@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _children, _info, _units
+from ansible_collections.confops.indico.plugins.module_utils import _children, _info, _repository, _units
 
 _KEPT = 200  # deployments that the file remembers
 _ERROR = b'name="reportMsg"'  # Indico 1.2.2 answers many errors with 200; the form of its error page is on no other
@@ -68,7 +68,7 @@ def history(prefix: str) -> list[dict[str, Any]]:
         return []
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = _repository.parse_json(line)
             found.setdefault(entry["id"], {"ended": None, "result": None}).update(entry)
         except (ValueError, KeyError, TypeError):
             continue  # a line that was cut off when the power went

@@ -63,6 +63,31 @@ class RepositoryError(Exception):
     """The repository cannot be used; the message is a sentence for the operator."""
 
 
+def reason(error: Exception, place: str = "") -> str:
+    """Return why something failed, for a sentence, without its end. Of an OSError that is what the system says, and where.
+
+    place: the path to name where the error names none, as for a write to an open file.
+    """
+    inner = getattr(error, "reason", None)  # urllib wraps what the system says
+    if isinstance(inner, OSError):
+        return reason(inner, place)
+    if isinstance(error, OSError) and error.errno is None:
+        return str(error).rstrip(".")
+    if isinstance(error, OSError):
+        where = error.filename if isinstance(error.filename, (str, bytes, os.PathLike)) else place
+        return f"{error.strerror or error}{f' ({os.fsdecode(where)})' if where else ''}"
+    if isinstance(error, KeyError):
+        return f"it does not say {error.args[0]}" if error.args else "something is not there"
+    return str(error).rstrip(".")
+
+
+def told(error: Exception, place: str = "") -> str:
+    """Return what to say of an error that ends a run: its own sentence, or for an OSError one that names path and reason. place: as for reason()."""
+    if isinstance(error, OSError):
+        return f"A call to the system failed: {reason(error, place)}. What was done before it stays."
+    return str(error)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One line of a .dat file: the file's name without its directory, the range of Data.fs that it holds, and the md5 of that."""
@@ -619,14 +644,16 @@ _PARTS: dict[str, Callable[[object], bool]] = {
 }
 
 
-def load_json(path: str) -> Any:
+def load_json(path: str, *, follow: bool = False) -> Any:
     """Return what a small JSON file on this host says. It may be damaged in any way, or be no file at all.
+
+    With follow, a symbolic link may lead to the file.
 
     Raises ValueError for what is no JSON, has numbers that are not finite or absurdly long, is larger than SMALL or no regular file;
     OSError.
     """
     try:
-        content = read_small(path)
+        content = read_small(path, follow=follow)
     except RepositoryError as error:
         raise ValueError(str(error)) from error
     return parse_json(content)
@@ -734,6 +761,15 @@ def need_room(what: str, needed: int, *directories: str, more: int = 0) -> int:
 def no_room(what: str, needed: int, free: int, *directories: str) -> str:
     """Return the sentence about a file system that is too full for what begins it; needed and free are bytes."""
     return f"{what} needs up to {needed} bytes on the file system of {' and '.join(directories)}, which has {free} free; nothing that was there has changed."
+
+
+def full(error: OSError, what: str, needed: int, directory: str) -> str | None:
+    """Return the sentence of no_room() for a disk that a run found full. None when there is room all the same: a quota or something else ran out."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(directory).free
+            return no_room(what, needed, free, directory) if needed > free else None
+    return None
 
 
 def sync(directory: str) -> None:

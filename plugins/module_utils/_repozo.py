@@ -12,12 +12,10 @@ the database still holds what the newest chain ends with: a database that lost i
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
 import os
-import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -367,7 +365,7 @@ def note_restored(target: str, unfinished: str, last: _filestorage.Transaction) 
 def _note(path: str) -> dict[str, Any]:
     """Return what the last restore noted beside a database; nothing when there is no such note or it is damaged."""
     with contextlib.suppress(OSError, RepositoryError, ValueError, RecursionError):
-        note = json.loads(_content(os.path.realpath(path) + _RESTORED))
+        note = _repository.parse_json(_content(os.path.realpath(path) + _RESTORED))
         if isinstance(note, dict) and isinstance(note.get("bytes"), int) and isinstance(note.get("at"), str):
             return note
     return {}
@@ -506,6 +504,9 @@ def _remove_unlisted(repository: Repository, state: dict[str, Any], act: bool) -
         chain.problems = [one for one in chain.problems if unlisted not in one and not one.endswith(" is not whole.")]
         repository.chains = [one for one in repository.chains if one.files]
     else:
+        if not begun and not _repository.damaged(repository.path):
+            # Should this be cut short, the file still is known as one that does not count.
+            _repository.write_state(repository.path, {**state, "writing": unlisted})
         if listed:
             _repository.replace(place, _whole_lines(place))  # what may be there of the next line goes
         os.unlink(os.path.join(repository.path, unlisted))
@@ -612,12 +613,9 @@ def _explain(error: OSError, repository: Repository, result: Result) -> str:
             if any(entry.name == name for line in _lines(os.path.join(repository.path, dat)) for entry in _repository.parse_dat(line)[0]):
                 return f"{name} is stored in {repository.path} and restores, but {_repository.STATE} could not be written: {why}. The next run completes it."
         return f"{name} is stored in {repository.path}, but its line in {dat} could not be written: {why}. The next run writes it."
-    unchanged = "Nothing was stored." if result.repaired else "Nothing that was there has changed."
-    if error.errno == errno.ENOSPC and not result.repaired:
-        with contextlib.suppress(OSError):
-            free = shutil.disk_usage(repository.path).free
-            return _repository.no_room(f"The {decision.kind} backup", decision.end - decision.start, free, repository.path)
-    return f"The {decision.kind} backup could not be written to {repository.path}: {why}. {unchanged}"
+    unchanged = f"Nothing was stored. Before that, this run {'; '.join(result.repaired)}." if result.repaired else "Nothing that was there has changed."
+    full = None if result.repaired else _repository.full(error, f"The {decision.kind} backup", decision.end - decision.start, repository.path)
+    return full or f"The {decision.kind} backup could not be written to {repository.path}: {why}. {unchanged}"
 
 
 def _stamp(repository: Repository) -> str:

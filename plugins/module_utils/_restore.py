@@ -18,14 +18,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import grp
 import hashlib
 import os
 import pwd
 import re
-import shutil
 import stat
 import time
 from collections import deque
@@ -467,10 +465,8 @@ def _run(request: Request, files: Files, check: bool) -> Result:
 
 def _explain(error: OSError, target: str, needed: int) -> str:
     """Return the sentence for an error before the new database took its name."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) and needed:
-        directory = os.path.dirname(target)
-        return _repository.no_room(_RESTORED, needed, shutil.disk_usage(directory).free, directory)
-    return f"{target} could not be restored: {_reason(error)}. Nothing has changed."
+    full = _repository.full(error, _RESTORED, needed, os.path.dirname(target))
+    return full or f"{target} could not be restored: {_reason(error)}. Nothing has changed."
 
 
 def _reason(error: OSError) -> str:

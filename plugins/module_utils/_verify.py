@@ -84,6 +84,8 @@ def verify(path: str, *, scope: str = "all", jobs: int | None = None, check: boo
     at = datetime.now(timezone.utc).strftime(TIME)
     repository = look(path)
     if not repository.newest:
+        if repository.unfinished:
+            raise RepositoryError(f"The repository {path} holds no backup yet. {repository.unfinished[0]}")
         raise RepositoryError(f"The repository {path} is empty: it holds no backup.")
     stored, memory = _stored(state), _repository.section(state, "verified")
     here = _repository.listing(path)

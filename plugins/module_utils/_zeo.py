@@ -22,6 +22,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.confops.indico.plugins.module_utils import _repository
+
 UNPRIVILEGED = "nobody"  # who runs the scripts when the caller is root
 _CONNECT_SECONDS = 30.0  # to connect, whatever longer time the rest may take
 _LONGEST_GREETING = 16  # bytes
@@ -160,8 +162,7 @@ class Settings:
 def read_settings(path: str) -> Settings:
     """Return the settings in the file. Raises ZeoError."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            data = json.load(stream)
+        data = _repository.load_json(path, follow=True)
         servers, databases = {}, {}
         for one in data["servers"]:
             login = {key: str(one.get(key) or "") for key in ("username", "password", "realm")}
@@ -171,7 +172,7 @@ def read_settings(path: str) -> Settings:
         more = {"peers": bool(data.get("peers")), "pack_gc": bool(data.get("pack_gc", True))}
         return Settings(str(data["instance"]), str(data["python"]), str(data.get("metrics") or ""), limit, servers, databases, **more)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ZeoError(f"The settings {path} cannot be used: {error!r}.") from error
+        raise ZeoError(f"The settings {path} cannot be used: {_repository.reason(error)}.") from error
 
 
 @dataclass

@@ -28,8 +28,9 @@ def main(settings_path: str, arguments: list[str]) -> int:
     try:
         return _VERBS[options.verb](_zeo.read_settings(settings_path), options)
     except (ZeoError, _zeo_standby.StandbyError, _repository.RepositoryError, OSError) as error:
-        _say(f"UNKNOWN: {error}" if options.verb == "check" else str(error), sys.stdout if options.verb == "check" else sys.stderr)
-        return _backup_status.UNKNOWN if options.verb == "check" else 1
+        check, said = options.verb == "check", _repository.told(error)
+        _say(f"UNKNOWN: {said}" if check else said, sys.stdout if check else sys.stderr)
+        return _backup_status.UNKNOWN if check else 1
 
 
 def parser() -> argparse.ArgumentParser:

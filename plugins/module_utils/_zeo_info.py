@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _filestorage, _zeo
+from ansible_collections.confops.indico.plugins.module_utils import _backup_status, _filestorage, _repository, _zeo
 from ansible_collections.confops.indico.plugins.module_utils._backup_status import CRITICAL, OK, WARNING
 from ansible_collections.confops.indico.plugins.module_utils._zeo import Server, ZeoError
 
@@ -138,7 +138,7 @@ def _other_history(python: str, server: Server, path: str, newest: dict[str, str
     except PermissionError:  # who may not read it, such as a person, is told nothing wrong
         return None
     except (OSError, _filestorage.FileStorageError) as error:
-        return f"{server} answers, but {path} cannot be read: {error}"
+        return f"{server} answers, but {path} cannot be read: {_repository.reason(error)}."
     held = last.tid if last else ""
     if held < told:
         return f"{server} has committed transaction {told}, and the newest in {path} is {held or 'none'}. {_OTHER}"

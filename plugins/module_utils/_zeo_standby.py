@@ -87,11 +87,11 @@ class Judgement:
 def parse(text: str, whose: str) -> Standing:
     """Return what a text says of a host: a claim, with the newest tids of its storages or without. Raises StandbyError naming whose it is."""
     try:
-        data = json.loads(text)
+        data = _repository.parse_json(text)
         claim = Claim(int(data["generation"]), str(data["primary"]), str(data.get("since", "")))
         return Standing(claim, {str(name): str(tid) for name, tid in data.get("newest", {}).items()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StandbyError(f"{whose} is no claim of a primary ({error!r}): {text[:80]!r}.") from error
+        raise StandbyError(f"{whose} is no claim of a primary ({_repository.reason(error)}): {text[:80]!r}.") from error
 
 
 def read_claim(path: str) -> Claim:
@@ -102,19 +102,18 @@ def read_claim(path: str) -> Claim:
     except FileNotFoundError:
         return Claim()
     except (OSError, UnicodeDecodeError) as error:
-        raise StandbyError(f"The claim {path} cannot be read: {error}.") from error
+        raise StandbyError(f"The claim {path} cannot be read: {_repository.reason(error)}.") from error
 
 
 def read_settings(path: str) -> Settings:
     """Return the settings in zeo.json. Raises StandbyError."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            data = json.load(stream)
+        data = _repository.load_json(path, follow=True)
         claim = os.path.join(os.path.dirname(path), CLAIM)
         databases = {one["name"]: one["database"] for one in data["servers"]}
         return Settings(data["instance"], data["host"], dict(data["peers"]), int(data["claim_port"]), claim, data["following"], databases)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StandbyError(f"The settings {path} cannot be read: {error!r}.") from error
+        raise StandbyError(f"The settings {path} cannot be read: {_repository.reason(error)}.") from error
 
 
 def tell(settings: Settings) -> dict[str, Any]:
@@ -135,7 +134,7 @@ def newest(paths: Mapping[str, str]) -> dict[str, str]:
                 if last:
                     found[name] = last.tid
         except OSError as error:
-            raise StandbyError(f"The database {path} cannot be read: {error}.") from error
+            raise StandbyError(f"The database {path} cannot be read: {_repository.reason(error)}.") from error
     return found
 
 
@@ -230,13 +229,12 @@ def fence(settings: Settings) -> str:
 def read_following(path: str) -> dict[str, dict[str, float]]:
     """Return, by storage, when the primary last answered this standby, and when the two were level (seconds since the epoch). Nothing noted is no storage."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            data = json.load(stream)
+        data = _repository.load_json(path, follow=True)
         return {str(name): {str(key): float(moment) for key, moment in one.items()} for name, one in data.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise StandbyError(f"What this host noted of its primary in {path} cannot be read: {error!r}.") from error
+        raise StandbyError(f"What this host noted of its primary in {path} cannot be read: {_repository.reason(error)}.") from error
 
 
 def note_following(path: str, lags: Mapping[str, float], now: float) -> None:
@@ -285,7 +283,7 @@ def databases(prefix: str, names: list[str], contains: Mapping[str, str]) -> lis
                 one["behind"] = last is None or last.tid < wanted
                 one["known"] = has(path, wanted)
         except (OSError, _filestorage.FileStorageError) as error:
-            one["error"] = str(error)
+            one["error"] = _repository.reason(error)
         found.append(one)
     return found
 

@@ -99,7 +99,7 @@ def main() -> None:
         settings = _backup_set.read_settings(options["settings"])
         outcome = _backup_set.run(settings, who=options["who"], why=options["why"], full=options["full"], check=module.check_mode)
     except (_repository.RepositoryError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     for warning in outcome.warnings:
         module.warn(warning)
     module.exit_json(

@@ -92,7 +92,7 @@ lines:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _cleanup, _numbers
+from ansible_collections.confops.indico.plugins.module_utils import _cleanup, _numbers, _repository
 
 
 def main() -> None:
@@ -115,7 +115,7 @@ def main() -> None:
     try:
         found = _cleanup.run(module.params["prefix"], module.params["what"], _cleanup.Rules(**rules), check=module.check_mode)
     except (_cleanup.CleanupError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     module.exit_json(
         changed=any(one.files or one.directories for one in found.values()),
         cleaned={name: one.data() for name, one in found.items()},

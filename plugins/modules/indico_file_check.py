@@ -79,7 +79,7 @@ broken:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_file_check, _numbers
+from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_file_check, _numbers, _repository
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
     try:
         found = _indico_file_check.check(current=given["current"], user=given["user"], limit=given["limit"])
     except (_indico.IndicoError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     module.exit_json(changed=False, **found)
 
 

@@ -171,7 +171,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _info, _jobs, _numbers, _units
+from ansible_collections.confops.indico.plugins.module_utils import _info, _jobs, _numbers, _repository, _units
 
 
 def main() -> None:
@@ -201,7 +201,7 @@ def main() -> None:
     try:
         info = _info.look(**module.params)
     except (_units.UnitError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     jobs, problems = _jobs_of(settings) if settings else ([], [])
     module.exit_json(changed=False, summary=_info.summary(info), problems=_info.problems(info) + problems, jobs=jobs, **info)
 
@@ -212,7 +212,7 @@ def _jobs_of(path: str) -> tuple[list[dict[str, Any]], list[str]]:
     try:
         jobs = _jobs.table(_jobs.read_settings(path), now)
     except (_jobs.JobError, _units.UnitError, OSError) as error:
-        return [], [f"Nobody knows whether the scheduled jobs run: {error}"]
+        return [], [f"Nobody knows whether the scheduled jobs run: {_repository.told(error)}"]
     return jobs, [text for _code, _name, text in _jobs.judge(jobs, now)]
 
 

@@ -156,7 +156,7 @@ def main() -> None:
     try:
         result = act(module.params)
     except (_repository.RepositoryError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     module.exit_json(**result)
 
 

@@ -142,7 +142,7 @@ line:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_mirror, _numbers
+from ansible_collections.confops.indico.plugins.module_utils import _indico, _indico_mirror, _numbers, _repository
 
 
 def main() -> None:
@@ -167,7 +167,7 @@ def main() -> None:
     except _indico_mirror.MirrorError as error:
         module.fail_json(msg=str(error), broken=error.broken)
     except (_indico.IndicoError, OSError) as error:
-        module.fail_json(msg=str(error), broken=[])
+        module.fail_json(msg=_repository.told(error), broken=[])
     module.exit_json(**result)
 
 

@@ -113,7 +113,7 @@ workers:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _numbers, _quiet, _units
+from ansible_collections.confops.indico.plugins.module_utils import _numbers, _quiet, _repository, _units
 
 
 def act(options: dict[str, Any], check: bool) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def main() -> None:
     try:
         result = act(module.params, module.check_mode)
     except (_quiet.QuietError, _units.UnitError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     module.exit_json(**result)
 
 

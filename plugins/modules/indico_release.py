@@ -164,7 +164,7 @@ took:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _numbers, _release, _units
+from ansible_collections.confops.indico.plugins.module_utils import _numbers, _release, _repository, _units
 
 
 def act(options: dict[str, Any], check: bool) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def act(options: dict[str, Any], check: bool) -> dict[str, Any]:
         try:
             taken = _release.lock(prefix, run, take=options["take"], check=check)
         except (_release.ReleaseError, OSError) as error:  # the others are let go when this one cannot be locked, whatever the reason
-            return {"changed": False, "taken": None, "refused": str(error)}
+            return {"changed": False, "taken": None, "refused": _repository.told(error)}
         return {"changed": not check, "taken": taken, "refused": ""}
     if action == "unlock":
         return {"changed": _release.unlock(prefix, run["id"], check=check)}
@@ -237,7 +237,7 @@ def main() -> None:
     try:
         result = act(module.params, module.check_mode)
     except (_release.ReleaseError, _units.UnitError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     module.exit_json(**result)
 
 

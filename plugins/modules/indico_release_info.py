@@ -88,7 +88,7 @@ migration:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _release
+from ansible_collections.confops.indico.plugins.module_utils import _release, _repository
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def main() -> None:
     try:
         module.exit_json(changed=False, **_release.look(module.params["prefix"]))
     except OSError as error:
-        module.fail_json(msg=f"The releases cannot be read: {error}")
+        module.fail_json(msg=f"The releases cannot be read: {_repository.reason(error)}.")
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ lines:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _old_crontabs
+from ansible_collections.confops.indico.plugins.module_utils import _old_crontabs, _repository
 
 
 def main() -> None:
@@ -137,7 +137,7 @@ def main() -> None:
         report = _old_crontabs.look(given["prefix"])
         _old_crontabs.remove(report, given["remove"], given["copies"], check=module.check_mode)
     except (_old_crontabs.CrontabError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     module.exit_json(
         changed=bool(report.removed),
         findings=[one.data() for one in report.findings],

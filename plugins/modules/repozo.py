@@ -163,7 +163,7 @@ def main() -> None:
             check=module.check_mode,
         )
     except (_repository.RepositoryError, _filestorage.FileStorageError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     for warning in result.warnings:
         module.warn(warning)
     decision = result.decision

@@ -69,7 +69,7 @@ def main() -> None:
     try:
         result = _adopt.adopt(module.params["repository"], module.params["chain"], check=module.check_mode)
     except (_repository.RepositoryError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     module.exit_json(changed=result.changed, chains=result.chains)
 
 

@@ -142,7 +142,7 @@ def main() -> None:
     try:
         found = _catalogue.catalogue(module.params["repository"], max_gap=module.params["max_gap"])
     except (_repository.RepositoryError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     module.exit_json(changed=False, **found)
 
 

@@ -135,7 +135,7 @@ warnings:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _numbers, _prune
+from ansible_collections.confops.indico.plugins.module_utils import _numbers, _prune, _repository
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 
@@ -170,7 +170,7 @@ def main() -> None:
         )
         result = _prune.prune(options["repository"], policy, pin=options["pin"], unpin=options["unpin"], check=module.check_mode)
     except (RepositoryError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     for sentence in result.warnings:
         module.warn(sentence)
     module.exit_json(

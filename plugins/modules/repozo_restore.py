@@ -214,7 +214,7 @@ more:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _history, _numbers, _restore
+from ansible_collections.confops.indico.plugins.module_utils import _history, _numbers, _repository, _restore
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
 _MOST = 1_000_000  # transactions that one answer can hold
@@ -249,7 +249,7 @@ def main() -> None:
     try:
         answer, warnings = (_listed if module.params["state"] == "listed" else _restored)(module)
     except (RepositoryError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     for sentence in warnings:
         module.warn(sentence)
     module.exit_json(**answer)

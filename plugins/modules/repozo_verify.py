@@ -121,7 +121,7 @@ def main() -> None:
     try:
         report = _verify.verify(options["repository"], scope=options["scope"], jobs=options["jobs"], check=module.check_mode)
     except (_repository.RepositoryError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     result = asdict(report)
     for warning in result.pop("warnings"):
         module.warn(warning)

@@ -51,7 +51,7 @@ RETURN = r""" # """
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _stored_files
+from ansible_collections.confops.indico.plugins.module_utils import _repository, _stored_files
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
     try:
         module.exit_json(changed=_stored_files.exchange(given["archive"], given["incoming"], given["outgoing"]))
     except OSError as error:
-        module.fail_json(msg=f"{given['archive']} and {given['incoming']} cannot be exchanged: {error}. What was moved was moved back.")
+        module.fail_json(msg=f"{given['archive']} and {given['incoming']} cannot be exchanged: {_repository.reason(error)}. What was moved was moved back.")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ problems:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _stored_files
+from ansible_collections.confops.indico.plugins.module_utils import _repository, _stored_files
 
 
 def main() -> None:
@@ -115,7 +115,7 @@ def main() -> None:
     try:
         module.exit_json(changed=False, **asdict(_stored_files.plan(given["source"], given["archive"], given["stamp"])))
     except OSError as error:
-        module.fail_json(msg=f"The stored files in {given['source']} cannot be read: {error}.")
+        module.fail_json(msg=f"The stored files in {given['source']} cannot be read: {_repository.reason(error)}.")
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ not_validated:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _tree
+from ansible_collections.confops.indico.plugins.module_utils import _repository, _tree
 
 
 def main() -> None:
@@ -179,7 +179,7 @@ def main() -> None:
         if not module.check_mode:
             _tree.apply(changes)
     except (_tree.TreeError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     module.exit_json(
         changed=bool(changes),
         changed_paths=[change.entry.path for change in changes],

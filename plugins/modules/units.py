@@ -116,7 +116,7 @@ enabled:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.confops.indico.plugins.module_utils import _numbers, _units
+from ansible_collections.confops.indico.plugins.module_utils import _numbers, _repository, _units
 
 
 def main() -> None:
@@ -144,7 +144,7 @@ def main() -> None:
         if not module.check_mode:
             _units.apply(decisions, module.params["settle"])
     except (_units.UnitError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_repository.told(error))
     module.exit_json(
         changed=any(decision.changed for decision in decisions),
         started=[decision.unit.name for decision in decisions if decision.start],

@@ -27,7 +27,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.confops.indico.plugins.module_utils import _backup_set, _history, _offsite, _pack, _prune, _repozo, _restore, _verify, _zeo, _zeo_info
+from ansible_collections.confops.indico.plugins.module_utils import (
+    _backup_set,
+    _history,
+    _offsite,
+    _pack,
+    _prune,
+    _repozo,
+    _restore,
+    _verify,
+    _zeo,
+    _zeo_info,
+)
 
 from tests.hostile import judge, process
 from tests.hostile.corruptions import NotHere
@@ -45,7 +56,9 @@ _NOW = START + timedelta(days=30)  # when the runs begin
 _WANTED = START + timedelta(hours=2, minutes=1)  # what a restore to a time asks for: behind the first transaction of a backup
 _CALLS = ("fsync", "rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir", "chmod", "fchmod", "chown", "fchown", "ftruncate", "symlink")
 _NO_DELETION = re.compile(r"[Nn]othing was deleted")
-_NOTHING = re.compile(r"[Nn]othing (?:that was there )?has changed|[Nn]othing was (?:done|stored|packed|restored)|No backup was made|is as it was")
+_NOTHING = re.compile(r"[Nn]othing (?:that was there )?has changed|[Nn]othing was (?:done|restored)|is as it was")
+_NOT_PACKED = re.compile(r"[Nn]othing was packed")  # whatever became of the backup before
+_NO_BACKUP = re.compile(r"[Nn]othing was stored|No backup was made")
 
 
 class Injector:
@@ -301,6 +314,7 @@ def _act_pack(place: Path, _variant: str) -> object:
     settings = _settings(place)
     _serve.database = settings.database("main")  # type: ignore[attr-defined]
     _zeo.ask, _zeo.run = _serve, _foresee  # type: ignore[assignment]
+    _zeo_info.other_files = lambda *_arguments, **_more: []  # it works on the file at its path
     settings.pack_keep_old = False
     done = _pack.run(settings, who="root")
     return [one["result"] for one in done.storages]
@@ -444,12 +458,21 @@ def _held(path: Path) -> bool:
 def _again(operation: Operation, place: Path, variant: str) -> dict[str, Any]:
     """Verify what is there, and do it once more, an hour later."""
     Clock.set(_NOW + timedelta(hours=1))
+    problems = _problems(operation, place)
+    told = operation.act(place, variant)
+    return {"told": told, "problems": problems}
+
+
+def _problems(operation: Operation, place: Path) -> list[str]:
     problems = []
     for path, _database in operation.repositories(place):
         if path.exists() and _names(path):
-            problems += _verify.verify(str(path), jobs=1, check=True).problems
-    told = operation.act(place, variant)
-    return {"told": told, "problems": problems}
+            try:
+                problems += _verify.verify(str(path), jobs=1, check=True).problems
+            except _repozo.RepositoryError as error:
+                if "holds no backup yet" not in str(error):  # all that is there was not acknowledged
+                    raise
+    return problems
 
 
 # What is left
@@ -483,7 +506,9 @@ class _Look:
         self.target = operation.target(place)
         self.old = self._target()
         self.names = {path: _names(path) for path in self.before}
+        self.databases = {database: database.read_bytes() for _path, database in operation.repositories(place) if database}
         self.view = self._view()
+        self.problems = _problems(operation, place)  # of a variant that begins with damage
 
     def _acknowledged(self, path: Path) -> list[str]:
         lines = "".join(dat.read_text() for dat in path.glob("*.dat"))
@@ -521,6 +546,10 @@ class _Look:
         """Whether a sentence says that nothing happened, although something did. A pack that tells of the pack itself means what follows it."""
         if _NO_DELETION.search(text) and any(set(names) - set(_names(path)) for path, names in self.names.items()):
             return True
+        if _NO_BACKUP.search(text) and any(set(_names(path)) - set(names) for path, names in self.names.items()):
+            return True
+        if _NOT_PACKED.search(text) and any(database.read_bytes() != content for database, content in self.databases.items()):
+            return True
         return bool(_NOTHING.search(text)) and "packed, but" not in text and self._view() != self.view
 
     def _new(self, bench: Bench) -> list[bytes]:
@@ -546,6 +575,7 @@ class _Look:
         if ended.how != "done":
             return judge.failure(ended) or Verdict(judge.STUCK, f"the next run refuses: {ended.text}")
         found = self._lost() or self._done(bench)
-        if not found and ended.value["problems"]:
-            return Verdict(judge.ALARM, f"nothing is lost, but verify says: {ended.value['problems'][0]}")
+        new = [problem for problem in ended.value["problems"] if problem not in self.problems] if not found else []
+        if new:
+            return Verdict(judge.ALARM, f"nothing is lost, but verify says: {new[0]}")
         return found

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.confops.indico.plugins.module_utils import _offsite, _offsite_command, _prune, _repository, _repozo, _restore
+from ansible_collections.confops.indico.plugins.module_utils import _offsite, _offsite_command, _prune, _repository, _repozo, _restore, _verify
 from ansible_collections.confops.indico.plugins.module_utils._offsite import Listed, Memory
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
 
@@ -476,7 +476,7 @@ def test_a_set_that_is_not_what_its_manifest_says_is_refused(world: World) -> No
     assert done.refused == [f"sets/{stamp} is not taken over: it has 2 stored files of 1004 bytes; its manifest says 2 of 2000."]
     assert list((world.copy / "sets").iterdir()) == []
     (world.sets / stamp / "manifest.json").write_text('{"storages": [{"name": "../x"}]}')
-    assert world.pull().refused[0].startswith(f"sets/{stamp} is not taken over: its manifest.json cannot be used (")
+    assert world.pull().refused[0].startswith(f"sets/{stamp} is not taken over: its manifest.json cannot be used: it does not say end.")
 
 
 def test_configuration_that_is_not_of_the_manifest_is_refused(world: World) -> None:
@@ -569,11 +569,12 @@ def test_what_was_removed_here_is_neither_taken_nor_refused() -> None:
 
 
 def test_killed_at_any_step_the_next_pull_completes_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step is a call that changes the disk. At no moment is what is here unsound."""
+    """Each step is a call that changes the disk. At no moment is what is here unsound, nor does a verification say so (B19)."""
     world.backup()
     world.pull()
     start = world.host.parent / "start"
     shutil.copytree(world.host, start)
+    world.backup()
     world.backup()
     world.backup(full=True)
     expected = world.names(world.source)
@@ -586,6 +587,7 @@ def test_killed_at_any_step_the_next_pull_completes_it(world: World, monkeypatch
             break
         if world.copy.exists():
             assert world.restored()
+            assert _verify.verify(str(world.copy / "main"), jobs=1, check=True).problems == [], step
         done = world.pull()
         assert done.ok, (step, done.line())
         assert world.names() == expected, step

@@ -328,7 +328,7 @@ def test_no_pack_without_a_good_backup(site: Site, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(_verify, "verify", damage)
     sentence = site.refusal()
     broken = max(Path(site.settings.repository("rooms")).glob("*.fs"))
-    assert sentence.startswith("There is no good backup to fall back on, so nothing was packed: ")
+    assert sentence.startswith("Nothing was packed, since the backup before it failed: ")
     assert f"{broken.name} has {broken.stat().st_size} bytes" in sentence
     assert unpacked(site)
     assert json.loads(Path(site.settings.directory, "pack.json").read_text())["problem"] == sentence

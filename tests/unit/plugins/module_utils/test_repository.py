@@ -731,3 +731,24 @@ def test_a_reader_that_stops_leaves_no_thread() -> None:
     assert next(reading) == b"x"
     reading.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+# An error of the system as a sentence
+
+
+def test_a_reason_names_what_the_system_says_and_where(tmp_path: Path) -> None:
+    """B18: nobody reads the number of an error."""
+    missing = tmp_path / "gone"
+    with pytest.raises(FileNotFoundError) as found:
+        missing.read_bytes()
+    assert _repository.reason(found.value) == f"No such file or directory ({missing})"
+    assert _repository.reason(OSError(errno.ENOSPC, "No space left on device"), "/srv/x") == "No space left on device (/srv/x)"
+    assert _repository.reason(OSError(errno.EIO, "Input/output error", 7)) == "Input/output error"  # a descriptor is no path
+    assert _repository.reason(KeyError("python")) == "it does not say python"
+    assert _repository.reason(ValueError("Too many.")) == "Too many"
+
+
+def test_what_ends_a_run_is_told_in_sentences() -> None:
+    assert _repository.told(_repository.RepositoryError("It is in use.")) == "It is in use."
+    said = _repository.told(OSError(errno.EIO, "Input/output error", "/srv/x"))
+    assert said == "A call to the system failed: Input/output error (/srv/x). What was done before it stays."

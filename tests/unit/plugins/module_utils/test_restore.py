@@ -1077,7 +1077,7 @@ def test_a_disk_that_fails_while_it_is_written(chain: World, monkeypatch: pytest
         written.append(data)
 
     monkeypatch.setattr(_restore, "_put", put)
-    with pytest.raises(RepositoryError, match="The restored database needs up to" if error != errno.EIO else "Input/output error. Nothing has changed"):
+    with pytest.raises(RepositoryError, match=rf"could not be restored: {os.strerror(error)}\. Nothing has changed\.$"):
         chain.restore()
     assert written
     assert everything(chain.directory) == before
