@@ -287,7 +287,10 @@ def prune(path: str, policy: Policy, *, pin: Sequence[str] = (), unpin: Sequence
     """
     moment = now()
     with _repository.lock(path):
-        repository, state, here = _repository.read(path), _repository.read_state(path), _repository.listing(path)
+        try:
+            repository, state, here = _repository.read(path), _repository.read_state(path), _repository.listing(path)
+        except OSError as error:
+            raise RepositoryError(f"The repository {path} cannot be read: {_repository.reason(error, path)}. Nothing was deleted.") from error
         _repository.compare(repository, state, here)
         sizes = {name: 0 if one.link else one.bytes for name, one in here.items()}  # what a link leads to stays
         groups = _groups(repository)
