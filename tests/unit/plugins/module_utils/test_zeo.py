@@ -21,7 +21,6 @@ from ansible_collections.confops.indico.plugins.module_utils._zeo import Server,
 from ansible_collections.confops.indico.plugins.module_utils._zeo_info import Limits
 from ansible_collections.confops.indico.plugins.modules import zeo_info
 
-from tests.unit.storage import tid_of
 from tests.unit.zeo_server import Live, answering
 
 LOGIN = Server("db1:9675", "1", "worker", "s3cret", "indico")
