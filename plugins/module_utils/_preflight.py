@@ -152,7 +152,7 @@ def check_ranges(name: str, option: Mapping[str, Any], value: Any, key: str = ""
         for inner, item in value.items() if "options" in option else ():
             yield from check_ranges(f"{name}.{inner}", option["options"][inner], item, inner)
     elif kind == "int":
-        low, high = next((low, high) for end, low, high in _RANGES if re.search(f"({end})$", key))
+        low, high = next(((low, high) for end, low, high in _RANGES if re.search(f"({end})$", key)), (0, 2**31 - 1))
         if not low <= int(value) <= high:
             yield f"{name} is {value}; it must be a number from {low} to {high}."
 

@@ -70,7 +70,7 @@ def refusal(options: dict[str, Any], prefix: str = "") -> str | None:
             continue
         if option == "keep_chains_min" and option not in options:
             continue
-        if type(given) is not int:
+        if not isinstance(given, int) or isinstance(given, bool):
             return f"{prefix}{option} is {str(given)[:40]}; a whole number is needed."
         if option == "window_days" and not 1 <= given <= _LONGEST:
             return f"{prefix}{option} is {given}; a window has 1 to {_LONGEST} days. Leave it out to have none."

@@ -620,7 +620,7 @@ def _text(value: object) -> bool:
 
 
 def _size(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**63
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _record(value: object) -> bool:
