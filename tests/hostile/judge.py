@@ -215,7 +215,7 @@ class Judge:
 
     def _backup(self, d: Damage, question: Question, before: Evidence, ended: Ended) -> Verdict:
         told = ended.value
-        must_warn = d.must_warn or d.template.name == "ahead"
+        must_warn = d.must_warn or d.ahead
         if must_warn and not told["warnings"]:
             return Verdict(SILENT, f"no warning: {told['kind']}, {told['reason']}")
         if d.must_warn:
