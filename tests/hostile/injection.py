@@ -446,7 +446,7 @@ def _again(operation: Operation, place: Path, variant: str) -> dict[str, Any]:
     Clock.set(_NOW + timedelta(hours=1))
     problems = []
     for path, _database in operation.repositories(place):
-        if path.exists() and any(path.glob("*.dat")):  # before the first line nothing is acknowledged, and verify says that it is empty
+        if path.exists() and any(path.glob("[0-9]*.dat")):  # before the first line nothing is acknowledged, and verify says that it is empty
             problems += _verify.verify(str(path), jobs=1, check=True).problems
     told = operation.act(place, variant)
     return {"told": told, "problems": problems}
