@@ -245,7 +245,10 @@ def transactions(stream: BinaryIO, start: int = HEAD) -> Iterator[tuple[Transact
     size = stream.seek(0, os.SEEK_END)
     while start + HEADER.size + _LENGTH.size <= size:
         stream.seek(start)
-        tid, length, status, user, description, extension = HEADER.unpack(stream.read(HEADER.size))
+        head = stream.read(HEADER.size)
+        if len(head) < HEADER.size:  # it has been cut off at this moment
+            return
+        tid, length, status, user, description, extension = HEADER.unpack(head)
         end = start + length + _LENGTH.size
         if length < HEADER.size + user + description + extension or end > size or status not in COMMITTED:
             return
@@ -265,12 +268,18 @@ def ending_at(stream: BinaryIO, end: int) -> Transaction | None:
     if end < HEAD + HEADER.size + _LENGTH.size:
         return None
     stream.seek(end - _LENGTH.size)
-    (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
+    trailer = stream.read(_LENGTH.size)
+    if len(trailer) < _LENGTH.size:  # it has been cut off at this moment
+        return None
+    (length,) = _LENGTH.unpack(trailer)
     start = end - _LENGTH.size - length
     if length < HEADER.size or start < HEAD:
         return None
     stream.seek(start)
-    tid, again, status, user, description, _extension = HEADER.unpack(stream.read(HEADER.size))
+    head = stream.read(HEADER.size)
+    if len(head) < HEADER.size:
+        return None
+    tid, again, status, user, description, _extension = HEADER.unpack(head)
     if again != length or status not in COMMITTED:
         return None
     return _transaction(tid, stream.read(user), stream.read(description))
@@ -289,6 +298,28 @@ def first_and_last(head: bytes, tail: bytes, size: int) -> tuple[str, str]:
     if last:
         time_of(bytes.fromhex(last))
     return first, last
+
+
+def disorder(stream: BinaryIO, start: int, end: int, path: str) -> str:
+    """Return a sentence when no whole transactions in ascending order fill an open database from start to end (bytes), nothing when they do.
+
+    Both must be the end of a transaction. Only headers are read. path is for the sentence. Raises OSError.
+    """
+    position, newest, size = start, b"", stream.seek(0, os.SEEK_END)
+    if start > HEAD:
+        stream.seek(begin_of(stream, start))
+        newest = stream.read(8)
+    while position < end:
+        head = os.pread(stream.fileno(), HEADER.size, position)
+        tid, length, status, user, description, extension = HEADER.unpack(head) if len(head) == HEADER.size else (b"", 0, b"", 0, 0, 0)
+        behind = position + length + _LENGTH.size
+        whole = length >= HEADER.size + user + description + extension and behind <= min(end, size) and status in COMMITTED
+        if not whole or os.pread(stream.fileno(), _LENGTH.size, behind - _LENGTH.size) != head[8:16]:
+            return f"{path} is damaged at byte {position}: no transaction begins there, but others follow. The backup holds these bytes as they are."
+        if tid <= newest:
+            return f"{path}: the transaction {tid.hex()} at byte {position} is not newer than {newest.hex()} before it. The backup holds both as they are."
+        position, newest = behind, tid
+    return ""
 
 
 def begin_of(stream: BinaryIO, end: int) -> int:

@@ -369,10 +369,10 @@ def _acknowledged(path: str, chain: Chain, state: dict[str, Any]) -> bool:
 
 def _miss_newer(repository: Repository) -> None:
     """Count a .dat file without its full backup, newer than all backups, as damage of the newest chain: what it tells of is not there."""
-    newest = repository.chains[-1]
+    newest, soon = repository.chains[-1], _repository.stamp_of(datetime.now(timezone.utc) + _CLOCKS)
     for sentence in repository.problems:
         match = _ORPHAN.fullmatch(sentence)
-        if match and match[1] > newest.files[-1].stamp and _repository.moment_of(match[1]):
+        if match and match[1] > newest.files[-1].stamp and _repository.moment_of(match[1]) and match[1] <= soon:
             newest.problems.append(sentence)
             newest.entries.append(Entry(f"{match[1]}.fs", newest.end, newest.end, ""))
 

@@ -121,15 +121,16 @@ class Chain:
     """A full backup, its incrementals, and their .dat file. problems are sentences; a chain that has any is not added to.
 
     Two things follow from confops.json, see compare(): doubted are the names of files whose line is not the one that is remembered,
-    and lasts the newest tid (hexadecimal) of each file, by name, as far as it is remembered.
+    lasts the newest tid (hexadecimal) of each file, by name, as far as it is remembered, and confirmed those that were stored with the md5 of their line.
     """
 
     stamp: str
     files: list[DataFile]
     entries: list[Entry] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    doubted: set[str] = field(default_factory=set)
-    lasts: dict[str, str] = field(default_factory=dict)
+    doubted: set[str] = field(default_factory=set, compare=False)
+    lasts: dict[str, str] = field(default_factory=dict, compare=False)
+    confirmed: set[str] = field(default_factory=set, compare=False)
 
     @property
     def end(self) -> int:
@@ -322,9 +323,11 @@ def compare(repository: Repository, state: dict[str, Any], here: Collection[str]
             for md5 in [md5 for md5 in dict.fromkeys(known) if md5 not in (None, entry.md5)]:
                 chain.problems.append(f"{chain.stamp}.dat says that {entry.name} has the md5 {entry.md5}; {STATE} remembers {md5}.")
                 chain.doubted.add(entry.name)
-            for end in [end for end in dict.fromkeys([read_again.get("end"), written.get("end")]) if end not in (None, entry.end)]:
-                chain.problems.append(f"{chain.stamp}.dat says that {entry.name} ends at byte {entry.end}; {STATE} remembers {end}.")
+            if written.get("end") not in (None, entry.end):
+                chain.problems.append(f"{chain.stamp}.dat says that {entry.name} ends at byte {entry.end}; {STATE} remembers {written['end']}.")
                 chain.doubted.add(entry.name)
+            if written.get("plain") == entry.md5 and entry.name not in chain.doubted:
+                chain.confirmed.add(entry.name)
             last = written.get("last") or read_again.get("last")
             if isinstance(last, str) and re.fullmatch("[0-9a-f]{16}", last):
                 chain.lasts[entry.name] = last

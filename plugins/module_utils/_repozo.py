@@ -79,7 +79,7 @@ def decide(repository: Repository, database: BinaryIO, path: str, state: dict[st
     tail = _filestorage.look_at_end(database, path, known)
     end = tail.start
     warnings = _about_tail(tail, path, full)
-    if chain and not (sound and known == sound.end):
+    if chain and not (sound and known == sound.end and end >= known):  # it may have been cut off since it was compared
         lost = _lost(repository, chain, database, end, path, state)
         if lost and not full:
             raise RepositoryError(f"Nothing was stored. {lost}")
@@ -91,6 +91,10 @@ def decide(repository: Repository, database: BinaryIO, path: str, state: dict[st
         return Decision("nothing", "the database holds no transaction yet", 0, 0, warnings=warnings)
     ahead = _filestorage.ahead_of_clock(database, end)
     warnings += [ahead.sentence(path)] if ahead else []
+    # What a chain holds already was looked through when it was stored.
+    begin = sound.end if sound and known == sound.end and not full else _filestorage.HEAD
+    odd = _filestorage.disorder(database, begin, end, path) if end > begin else ""
+    warnings += [odd] if odd else []
 
     def whole(reason: str) -> Decision:
         return Decision("full", reason, 0, end, warnings=warnings)

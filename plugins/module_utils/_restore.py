@@ -73,7 +73,7 @@ class Request:
 class Part:
     """A range of the result (bytes) and the file that holds it. Nothing beyond upto is written.
 
-    md5 is of the whole range and None for the live database.
+    md5 is of the whole range and None for the live database. as_stored: confops.json remembers that the file was stored so, whatever its tids say.
     """
 
     path: str
@@ -82,6 +82,7 @@ class Part:
     end: int
     upto: int
     md5: str | None
+    as_stored: bool = False
 
 
 @dataclass
@@ -361,7 +362,16 @@ def _many(count: int) -> str:
 def _parts(repository: Repository, cut: Cut) -> list[Part]:
     pairs = zip(cut.files, cut.chain.entries)
     return [
-        Part(os.path.join(repository.path, file.name), file.compressed, entry.start, entry.end, min(entry.end, cut.end), entry.md5) for file, entry in pairs
+        Part(
+            os.path.join(repository.path, file.name),
+            file.compressed,
+            entry.start,
+            entry.end,
+            min(entry.end, cut.end),
+            entry.md5,
+            as_stored=file.name in cut.chain.confirmed,
+        )
+        for file, entry in pairs
     ]
 
 
@@ -614,14 +624,18 @@ class _Order:
             self.tail = (self.tail + piece)[-_END:]
 
     def end(self, part: Part) -> None:
-        """Compare a file that was read as a whole with the one before. Raises Damage."""
+        """Compare a file that was read as a whole with the one before. Raises Damage, but not for what was stored so: the database itself was like that."""
         skip = 0 if part.start else _filestorage.HEAD
         size = part.end - part.start - skip
         name = os.path.basename(part.path)
         try:
             first, last = _filestorage.first_and_last(self.head[skip:], self.tail[-size:] if size else b"", size)
         except _filestorage.FileStorageError as error:
-            raise Damage(f"{name} is damaged. {error} Nothing has changed.") from error
+            if not part.as_stored:
+                raise Damage(f"{name} is damaged. {error} Nothing has changed.") from error
+            first, last = "", ""
+        if part.as_stored or part.md5 is None:
+            first = ""
         if first and last and first > last:
             raise Damage(f"{name} is damaged: it begins with the transaction {first} and ends with {last}, which is older. Nothing has changed.")
         if first and self.last and bytes.fromhex(first) <= self.last:

@@ -41,7 +41,7 @@ def ask(d: Damage, action: str) -> Question:
 
 
 def _some_time(d: Damage) -> Question:
-    ahead = d.template.name == "ahead"
+    ahead = d.ahead
     if ahead and d.random.random() < 0.5:
         return Question("time", f"{d.template.now:%Y-%m-%dT%H:%M:%SZ}", _end_of(d.template.now), must_warn=True)
     what = d.random.choice(["between", "between", "between", "stamp", "day", "early", "late"])

@@ -52,6 +52,11 @@ class Damage:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def ahead(self) -> bool:
+        """Whether the database ends with transactions of the future, also by the clock as it was set."""
+        return self.template.name == "ahead" and self.shift < timedelta(days=1000)
+
+    @property
     def repository(self) -> Path:
         return self.place / "source/main"
 

@@ -215,8 +215,10 @@ class Judge:
 
     def _backup(self, d: Damage, question: Question, before: Evidence, ended: Ended) -> Verdict:
         told = ended.value
-        must_warn = d.must_warn or d.template.name == "ahead"
+        must_warn = d.must_warn or d.ahead
         if must_warn and not told["warnings"]:
+            if d.during and not d.ahead and not self._stock_differs(d.repository, "", d.template.live):
+                return Verdict(EXACT, "it had ended before anything happened to the database")
             return Verdict(SILENT, f"no warning: {told['kind']}, {told['reason']}")
         if d.must_warn:
             return Verdict(EXACT, "; ".join(told["warnings"]))

@@ -193,7 +193,7 @@ def test_a_file_that_was_changed_with_its_line_is_refused(site: Site, number: in
     """B22."""
     site.change(site.names[number], lambda content: content[:-50] + b"X" + content[-49:])
     assert "confops.json remembers" in problems(site)
-    with pytest.raises(RepositoryError, match=r"confops.json remembers"):
+    with pytest.raises(RepositoryError, match=r"confops\.json remembers"):
         chain = site.names[number // 3 * 3].split(".")[0]
         site.restore(chain=chain)
 
@@ -205,7 +205,7 @@ def test_a_transaction_that_was_added_with_its_line_is_refused(site: Site) -> No
     (site.repository / name).write_bytes(content + more)
     dat = site.dat(name)
     dat.write_text(dat.read_text().replace(f"{len(site.newest)} {_repozo._md5(content)}", f"{len(site.newest) + len(more)} {_repozo._md5(content + more)}"))
-    with pytest.raises(RepositoryError, match=f"{name} ends at byte .* confops.json remembers"):
+    with pytest.raises(RepositoryError, match=rf"{name} ends at byte .* confops\.json remembers"):
         site.restore()
 
 
