@@ -142,4 +142,4 @@ def test_only_what_was_asked_for(site: Site) -> None:
     assert site.play(playbook=PLAYBOOK, what=["tmp"]).changed.keys() == {"Clean up"}
     wrong = site.play(playbook=PLAYBOOK, what="everything")
     assert wrong.returncode != 0
-    assert "what is 'everything'; it must be a list of cache, tmp, sessions, logs, or a text with commas between them." in "".join(wrong.failures)
+    assert "what is 'everything'; it must be a list of cache, tmp, sessions, logs, replaced, or a text with commas between them." in "".join(wrong.failures)
