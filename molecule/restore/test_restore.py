@@ -162,7 +162,7 @@ def test_a_site_that_does_not_come_up_is_put_back_before_anybody_sees_it(site: S
     assert said.startswith("Ask for the home page failed: ")
     assert titles(site) == ["Marked one", "Marked three", "Marked two"]
     assert site.run("ls -d /opt/indico/archive/*")
-    assert site.run("find /opt/indico/db /opt/indico -maxdepth 2 -name '*.failed-*' -o -name '*.restored'") == ""
+    assert site.run("find /opt/indico/db /opt/indico -maxdepth 2 -name '*.failed-*' -o -name 'archive.restored'") == ""
     assert site.run("ls /opt/indico/etc/maintenance") == ""
 
 

@@ -17,6 +17,11 @@ def event_called(browser: Browser, category: int, title: str) -> str:
     raise AssertionError(f"category {category} shows no event called {title}")
 
 
+def test_what_indico_counts_with_is_the_fast_one(site: Site) -> None:
+    """O20: ujson was built and could not be loaded, and Indico went on without it."""
+    assert site.run(f"{site.prefix}/current/bin/python -c 'import ujson; print(ujson.dumps([1]))'") == "[1]"
+
+
 def test_home_page_lists_the_categories(visitor: Browser) -> None:
     home = visitor.get("/").text
     assert all(name in home for name in ("Seminars", "Workshops", "Conferences"))

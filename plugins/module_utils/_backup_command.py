@@ -161,7 +161,7 @@ _VERBS: dict[str, _Verb] = {"run": _run, "drill": _run_drill, "pack": _run_pack,
 
 
 def _end(_signal: int, _frame: Any) -> NoReturn:
-    raise RepositoryError("It was ended from outside: its time limit has passed, or somebody stopped it.")
+    raise _repository.EndedError("It was ended from outside: its time limit has passed, or somebody stopped it.")
 
 
 def _say(line: str, stream: TextIO | None = None) -> None:

@@ -28,6 +28,7 @@ from typing import Any
 from ansible_collections.confops.indico.plugins.module_utils import (
     _backup_status,
     _children,
+    _filestorage,
     _prune,
     _repository,
     _repozo,
@@ -188,7 +189,6 @@ def run_databases(settings: Settings, **options: Any) -> Outcome:
 
 
 def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: Collection[str], check: bool) -> None:
-    refuse_replaced(settings)
     unfinished = _unfinished(settings)
     _may_run(settings)
     if not check:
@@ -197,8 +197,19 @@ def _run(settings: Settings, outcome: Outcome, *, who: str, why: str, full: Coll
         for storage in settings.storages:
             os.makedirs(settings.repository(storage), 0o700, exist_ok=True)
         os.makedirs(settings.sets, 0o700, exist_ok=True)
+    refused = []
     for storage in settings.storages:
-        outcome.storages.append(_back_up(settings, outcome, storage, "a full backup was asked for" if storage in full else "", check))
+        try:
+            refuse_replaced(settings, [storage])
+            outcome.storages.append(_back_up(settings, outcome, storage, "a full backup was asked for" if storage in full else "", check))
+        except _repository.EndedError:
+            raise
+        except (RepositoryError, _filestorage.FileStorageError) as error:  # what is wrong with one storage must not keep the others from being backed up
+            refused.append(str(error))
+    if refused:
+        stored = [one["name"] for one in outcome.storages if one["kind"] != "nothing" and not check]
+        others = f" {' and '.join(stored)} was backed up, but no set was made." if stored else ""
+        raise RepositoryError(" ".join(refused) + others)
     # Stored files come after the databases: what a transaction names is there before it is committed.
     if any(one["kind"] != "nothing" for one in outcome.storages) or not _told(settings, outcome) or _etc_differs(settings) or _links_differ(settings):
         outcome.changed = True
@@ -243,18 +254,18 @@ def _copied(settings: Settings) -> list[str]:
     return [*(f"--exclude=/{name}*" for name in _stored_files.OWN), *_link_dest(os.path.join(settings.sets, last[0], "archive") if last else "")]
 
 
-def refuse_replaced(settings: Settings) -> None:
-    """Raise RepositoryError when a server works on another file than the one at its path, which a backup would read."""
-    for sentence in replaced(settings):
+def refuse_replaced(settings: Settings, storages: Collection[str] | None = None) -> None:
+    """Raise RepositoryError when a server works on another file than the one at its path, which a backup would read. storages: all of them without."""
+    for sentence in replaced(settings, storages):
         raise RepositoryError(sentence)
 
 
-def replaced(settings: Settings) -> list[str]:
+def replaced(settings: Settings, storages: Collection[str] | None = None) -> list[str]:
     """Return a sentence for each storage whose server works on another file than the one at its path. Without zeo_settings nothing is asked."""
     if not settings.zeo_settings or not os.path.exists(settings.zeo_settings):
         return []
     try:
-        return _zeo_info.replaced(settings.zeo_settings, settings.storages)
+        return _zeo_info.replaced(settings.zeo_settings, settings.storages if storages is None else storages)
     except _zeo.ZeoError as error:
         raise RepositoryError(str(error)) from error
 

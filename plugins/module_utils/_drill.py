@@ -180,6 +180,8 @@ def serve(settings: Settings, drill: Drill, scratch: str, *, writable: bool = Fa
                 stream.write(f"<zeo>\n  address 127.0.0.1:{port}\n</zeo>\n{storage}")
             # As the living servers: it loads only classes that it knows (lib/runzeo), whatever a record says.
             server = [os.path.join(settings.prefix, path) for path in ("zeo/bin/python", "lib/runzeo")]
+            if not os.path.exists(server[-1]):
+                raise RepositoryError(f"There is no {server[-1]}, which serves what is restored. Run site.yml first, which brings it.")
             command = [*_indico.as_user(_scratch.USER), *server, "-C", configuration]
             with open(log, "xb") as output:
                 os.fchmod(output.fileno(), 0o600)

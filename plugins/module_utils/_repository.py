@@ -63,6 +63,10 @@ class RepositoryError(Exception):
     """The repository cannot be used; the message is a sentence for the operator."""
 
 
+class EndedError(RepositoryError):
+    """Somebody, or a time limit, ends this process: nothing else may be begun."""
+
+
 def reason(error: Exception, place: str = "") -> str:
     """Return why something failed, for a sentence, without its end. Of an OSError that is what the system says, and where.
 
@@ -738,7 +742,8 @@ def _take_over(descriptor: int, path: str) -> None:
     try:
         replaced = os.lstat(path)
     except FileNotFoundError:
-        inherit(descriptor, os.path.dirname(path))
+        with contextlib.suppress(PermissionError):  # a unit may lack the right to give files away, and a new one is readable as it is
+            inherit(descriptor, os.path.dirname(path))
         return
     if stat.S_ISREG(replaced.st_mode):
         with contextlib.suppress(PermissionError):  # who is not root gives nothing away

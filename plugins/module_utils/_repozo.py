@@ -206,7 +206,7 @@ def _dat_differs(path: str, chain: Chain, stored: dict[str, dict[str, Any]]) -> 
         content = _content(os.path.join(path, name))
     except OSError as error:
         return [f"{name} cannot be read: {error.strerror}."]
-    if _md5(content[:size]) == md5 or _as_remembered(chain, stored):
+    if any(_md5(lines[:size]) == md5 for lines in (content, content.replace(b"\r\n", b"\n"))) or _as_remembered(chain, stored):
         return []
     return [f"{name} is not as it was written: {_repository.STATE} remembers another md5 of its first {size} bytes."]
 
@@ -363,25 +363,28 @@ def note_restored(target: str, unfinished: str, last: _filestorage.Transaction) 
     """
     found = os.stat(unfinished)
     note = {"inode": found.st_ino, "bytes": found.st_size, "tid": last.tid, "at": datetime.now(timezone.utc).isoformat()}
-    _repository.replace(target + _RESTORED, json.dumps(note, sort_keys=True).encode() + b"\n")
+    # What is noted of the database that is there stays: this restore may be killed, or put back.
+    kept = [one for one in _notes(target) if os.path.exists(target) and one.get("inode") == os.stat(target).st_ino][:1]
+    _repository.replace(target + _RESTORED, json.dumps([note, *kept], sort_keys=True).encode() + b"\n")
 
 
-def _note(path: str) -> dict[str, Any]:
-    """Return what the last restore noted beside a database; nothing when there is no such note or it is damaged."""
+def _notes(path: str) -> list[dict[str, Any]]:
+    """Return what restores noted beside a database, the newest first; nothing when there is no such note or it is damaged."""
     with contextlib.suppress(OSError, RepositoryError, ValueError, RecursionError):
-        note = _repository.parse_json(_content(os.path.realpath(path) + _RESTORED))
-        if isinstance(note, dict) and isinstance(note.get("bytes"), int) and isinstance(note.get("at"), str):
-            return note
-    return {}
+        notes = _repository.parse_json(_content(os.path.realpath(path) + _RESTORED))
+        if isinstance(notes, list):
+            return [one for one in notes if isinstance(one, dict) and isinstance(one.get("bytes"), int) and isinstance(one.get("at"), str)]
+    return []
 
 
 def _put_back(path: str, database: BinaryIO, end: int, state: dict[str, Any]) -> bool:
     """Whether the last restore made this very file, which still holds what was restored, and no backup has been made of it since."""
-    note = _note(path)
-    if not note or note.get("inode") != os.fstat(database.fileno()).st_ino or note["at"] == state.get("restored") or note["bytes"] > end:
-        return False
-    last = _filestorage.ending_at(database, note["bytes"])
-    return last is not None and last.tid == note.get("tid")
+    inode = os.fstat(database.fileno()).st_ino
+    for note in _notes(path):
+        if note.get("inode") == inode and note["at"] != state.get("restored") and note["bytes"] <= end:
+            last = _filestorage.ending_at(database, note["bytes"])
+            return last is not None and last.tid == note.get("tid")
+    return False
 
 
 # What interrupted runs left
@@ -704,9 +707,9 @@ def _acknowledge(result: Result, path: str, repository: Repository, state: dict[
         os.path.basename(dat): {"bytes": len(lines), "md5": _md5(lines)},
     }
     state["verified"] = {one: known for one, known in _repository.section(state, "verified").items() if one in here}
-    note = _note(path)
-    if note:
-        state["restored"] = note["at"]
+    used = [note["at"] for note in _notes(path) if note.get("inode") == os.stat(path).st_ino]
+    if used:
+        state["restored"] = used[0]
     _repository.write_state(repository.path, state)
     return entries
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from ansible_collections.confops.indico.plugins.module_utils import _children
 
 _SYSTEMCTL_SECONDS = 7 * 3600.0  # a job that is started may take its whole time limit
-_SYSTEMCTL_SECONDS = 7 * 3600.0  # a job that is started may take its whole time limit
 _SYSTEM = "/etc/systemd/system"
 _PROPERTIES = (
     "LoadState",

@@ -157,15 +157,18 @@ def _other_file(path: str) -> str | None:
         present = os.stat(path)
     except OSError:
         return None  # _other_history says so
+    # /proc shows names without links: db may be a link to another disk.
+    paths = {path, os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))}
+    locks = {f"{one}.lock" for one in paths}
     for process in filter(str.isdigit, os.listdir("/proc")):
         if int(process) == os.getpid():
             continue
         opened = _opened(process)
-        serves = f"{path}.lock" in [name for _number, name, _file, _writes in opened]
+        serves = any(name in locks for _number, name, _file, _writes in opened)
         written = {
             number: (file.st_dev, file.st_ino)
             for number, name, file, writes in opened
-            if writes and (name == path or (serves and _is_storage(process, number)))
+            if writes and (name in paths or (serves and _is_storage(process, number)))
         }
         # Only what it writes counts: to read, it opens the path anew, so it may have both files open.
         if written and (present.st_dev, present.st_ino) not in written.values():

@@ -18,6 +18,7 @@ from ansible_collections.confops.indico.plugins.module_utils import (
     _indico_mirror,
     _offsite,
     _repository,
+    _repozo,
     _stored_files,
 )
 from ansible_collections.confops.indico.plugins.module_utils._repository import RepositoryError
@@ -278,3 +279,30 @@ def test_a_set_that_cannot_be_made_leaves_nothing_and_says_what_is_stored(site: 
     assert site.problem() == "The databases are stored, but no set was made: rsync failed (exit code 11): No space left on device"
     assert list(site.sets.iterdir()) == []
     assert _repository.read(site.settings.repository("main")).chains[-1].end == site.storage.ends[-1]
+
+
+def test_what_is_wrong_with_one_storage_keeps_no_other_from_being_backed_up(site: Site) -> None:
+    """B8, B21: a database that is refused each night must not take the others with it."""
+    (Path(site.settings.prefix) / "db/rooms").mkdir()
+    rooms = Storage(Path(site.settings.prefix) / "db/rooms/Data.fs", seed=2)
+    rooms.add(2)
+    site.settings.storages[:] = ["main", "rooms"]
+    site.run()
+    content = site.storage.path.read_bytes()
+    site.storage.path.write_bytes(content[:4])
+    rooms.add(2)
+    said = site.problem()
+    assert "the database lost what is backed up" in said and said.endswith(" rooms was backed up, but no set was made.")
+    assert len(list((Path(site.settings.directory) / "rooms").glob("*.deltafs"))) == 1
+
+
+def test_who_ends_a_backup_ends_all_of_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.settings.storages[:] = ["main", "main"]
+
+    def end(*_arguments: object, **_options: object) -> None:
+        asked.append(1)
+        raise _repository.EndedError("It was ended from outside.")
+
+    asked: list[int] = []
+    monkeypatch.setattr(_repozo, "backup", end)
+    assert site.problem() == "It was ended from outside." and asked == [1]
