@@ -67,6 +67,7 @@ def test_names_follow_the_instance(site: Site) -> None:
         "events-redis.service",
         "events-scheduler-metrics.timer",
         "events-scheduler.service",
+        "events-watch.timer",
         "events-zeo-watch.timer",
         "events-zeo@main.service",
         "events-zeo@rooms.service",
