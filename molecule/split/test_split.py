@@ -21,6 +21,7 @@ def test_each_host_has_its_own_part() -> None:
         "indico-disk.timer",
         "indico-drill.timer",
         "indico-pack.timer",
+        "indico-watch.timer",
         "indico-zeo-firewall.service",
         "indico-zeo@main.service",
     ]
@@ -30,9 +31,10 @@ def test_each_host_has_its_own_part() -> None:
         "indico-disk.timer",
         "indico-scheduler-purge.timer",
         "indico-scheduler.service",
+        "indico-watch.timer",
     ]
     assert not WEB.shell().file("/opt/indico/db").exists
-    assert DATABASE.run("ls /opt/indico/etc").split() == ["backup.json", "jobs.json", "zeo-main.conf", "zeo-users", "zeo.json", "zeo.nft"]
+    assert DATABASE.run("ls /opt/indico/etc").split() == ["backup.json", "jobs.d", "jobs.json", "zeo-main.conf", "zeo-users", "zeo.json", "zeo.nft"]
 
 
 def test_administrators_are_created_on_the_host_that_runs_indico() -> None:
