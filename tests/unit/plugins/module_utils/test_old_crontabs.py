@@ -502,7 +502,7 @@ def test_a_line_that_somebody_made_to_take_long_does_not(host: Host, piece: str)
     host.file("/etc/cron.daily/x", f"/opt/indico/x {piece * 200}\n" * (60000 // len(piece * 200)), 0o755)
     start = time.process_time()
     assert len(host.look().findings) == 2
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 20
 
 
 def test_lines_for_people(host: Host) -> None:

@@ -571,7 +571,7 @@ def test_many_disagreements_take_a_moment(tmp_path: Path) -> None:
     (tmp_path / f"{names[0][:19]}.dat").write_text("".join(lines))
     began = time.process_time()
     found = _repository.read(str(tmp_path))
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 20  # it took 124 s when it was quadratic, and takes about one
     assert (len(found.chains[0].files), len(found.strays)) == (10_000, 8000)
 
 
