@@ -329,7 +329,9 @@ def test_failback_sets_aside_what_was_never_replicated() -> None:
     wait_until_equal(120)
     assert [line for line in DB1.run("ls /opt/indico/db/main.apart-*").splitlines() if line == "Data.fs"]
     refused = failback("db2")
-    assert [failure for failure in refused.failures if failure == "db2 is the primary, or no host knows of one yet; there is nothing to bring back."], refused.output
+    assert [failure for failure in refused.failures if failure == "db2 is the primary, or no host knows of one yet; there is nothing to bring back."], (
+        refused.output
+    )
 
 
 def test_back_to_where_it_was(writer: Writer) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils import _internal
 from ansible.module_utils.common import warnings as _warnings
+from ansible_collections.confops.indico.plugins.module_utils import _repository
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
@@ -22,6 +23,7 @@ settings.load_profile("confops")
 def modules_are_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Here they share one: ansible keeps warnings for all of it and, once a test has loaded its controller side, prints them instead; and one umask."""
     monkeypatch.setattr(_internal, "is_controller", False)
+    monkeypatch.setattr(_repository, "_LONG", 1e9)  # this process, which holds locks in tests, may be hours old
     _warnings._global_warnings.clear()
     umask = os.umask(0o022)
     os.umask(umask)

@@ -399,7 +399,8 @@ def test_what_cannot_be_backed_up_afterwards_is_said(site: Site) -> None:
     sentence = site.refusal()
     assert sentence == (
         f"main: The disk is full. rooms packed and stored in full, but the backup did not end: {site.database('main')} is being packed"
-        f" ({site.database('main')}.pack is there and new); back it up afterwards. The next backup goes on from there."
+        f" ({site.database('main')}.pack is there and new); back it up afterwards."
+        " rooms was backed up, but no set was made. The next backup goes on from there."
     )
     assert len(site.chains("rooms")) == 2 and site.newest_is_verified("rooms")
     assert [one["why"] for one in _backup_set.manifests(site.settings)] == ["before a pack"]
