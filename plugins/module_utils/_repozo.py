@@ -203,7 +203,7 @@ def _dat_differs(path: str, chain: Chain, stored: dict[str, dict[str, Any]]) -> 
     if not isinstance(size, int) or not isinstance(md5, str):
         return []
     try:
-        content = _content(os.path.join(path, name))
+        content = _repository.read_small(os.path.join(path, name), follow=True)
     except OSError as error:
         return [f"{name} cannot be read: {error.strerror}."]
     if any(_md5(lines[:size]) == md5 for lines in (content, content.replace(b"\r\n", b"\n"))) or _as_remembered(chain, stored):
@@ -251,18 +251,8 @@ def _differs(path: str, one: DataFile, entry: Entry, record: dict[str, Any], ver
     return (f"{one.name} does not hold the {entry.end - entry.start} bytes with the md5 {entry.md5} that its line says." if wrong else ""), size
 
 
-def _open_regular(path: str) -> BinaryIO:
-    """Open a file for reading. Raises RepositoryError for a FIFO, a device or a directory, which may have no end; OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return os.fdopen(descriptor, "rb", 0)
-    os.close(descriptor)
-    raise RepositoryError(f"{os.path.basename(path)} is no regular file.")
-
-
-def _content(path: str) -> bytes:
-    with _open_regular(path) as stream:
-        return stream.read()
+def _open(path: str) -> BinaryIO:
+    return _repository.open_regular(path, follow=True, buffering=0)
 
 
 def _md5(data: bytes) -> str:
@@ -270,13 +260,13 @@ def _md5(data: bytes) -> str:
 
 
 def _md5_of_file(path: str) -> str:
-    with _open_regular(path) as stream:
+    with _open(path) as stream:
         return md5_of(stream, 0, os.fstat(stream.fileno()).st_size)
 
 
 def _read_file(path: str, one: DataFile) -> tuple[str, str, int]:
     """Read a whole data file. Return its md5, and the md5 and size of what it holds uncompressed. Raises RepositoryError for a damaged one, OSError."""
-    _open_regular(os.path.join(path, one.name)).close()
+    _open(os.path.join(path, one.name)).close()
     stored, plain, size = hashlib.md5(usedforsecurity=False), hashlib.md5(usedforsecurity=False), 0
     for piece in _repository.blocks(os.path.join(path, one.name), one.compressed, stored.update):
         plain.update(piece)
@@ -329,7 +319,7 @@ def _tid_at_end(path: str, one: DataFile) -> str:
 
     A compressed file is unpacked a second time when that transaction is larger than what is kept of the end.
     """
-    with _open_regular(os.path.join(path, one.name)) as stream:
+    with _open(os.path.join(path, one.name)) as stream:
         if not one.compressed:  # it may have been set to a huge size
             size = os.fstat(stream.fileno()).st_size
             begin = size - 8 - int.from_bytes(os.pread(stream.fileno(), 8, size - 8), "big") if size >= 8 else -1
@@ -371,7 +361,7 @@ def note_restored(target: str, unfinished: str, last: _filestorage.Transaction) 
 def _notes(path: str) -> list[dict[str, Any]]:
     """Return what restores noted beside a database, the newest first; nothing when there is no such note or it is damaged."""
     with contextlib.suppress(OSError, RepositoryError, ValueError, RecursionError):
-        notes = _repository.parse_json(_content(os.path.realpath(path) + _RESTORED))
+        notes = _repository.parse_json(_repository.read_small(os.path.realpath(path) + _RESTORED, follow=True))
         if isinstance(notes, list):
             return [one for one in notes if isinstance(one, dict) and isinstance(one.get("bytes"), int) and isinstance(one.get("at"), str)]
     return []
@@ -448,7 +438,7 @@ def _complete(repository: Repository, chain: Chain, state: dict[str, Any], act: 
 def _lines(dat: str) -> list[str]:
     """Return the lines of a .dat file as they are, the last one perhaps cut off; none when it is missing or no regular file."""
     with contextlib.suppress(FileNotFoundError, RepositoryError):
-        return [line.decode("utf-8", "surrogateescape") for line in io.BytesIO(_content(dat))]
+        return [line.decode("utf-8", "surrogateescape") for line in io.BytesIO(_repository.read_small(dat, follow=True))]
     return []
 
 

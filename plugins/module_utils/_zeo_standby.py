@@ -196,10 +196,9 @@ def may_start(settings: Settings) -> Judgement:
 
     systemd asks again one second after a refusal, so that is given slowly.
     """
-    own = Standing(read_claim(settings.claim))
     deadline = time.monotonic() + (_PATIENCE if time.clock_gettime(time.CLOCK_BOOTTIME) < _BOOT else 0)
     while True:
-        others = _ask_all(settings)
+        others, own = _ask_all(settings), Standing(read_claim(settings.claim))
         judgement = judge(settings.host, own, others)
         if not judgement.refusal and own.claim.primary == settings.host:
             judgement.refusal = compare(settings.host, Standing(own.claim, newest(settings.databases)), others)
@@ -216,8 +215,13 @@ def _ask_all(settings: Settings) -> dict[str, Standing | None]:
 
 
 def fence(settings: Settings) -> str:
-    """Stop the servers of this host when they must not run. Return why, or nothing when all is well."""
-    judgement = judge(settings.host, Standing(read_claim(settings.claim)), _ask_all(settings))
+    """Stop the servers of this host when they must not run. Return why, or nothing when all is well.
+
+    The own claim is read after the others told theirs. A failover gives the new primary its claim first and this host the same one a moment later;
+    who reads this host's earlier would stop the servers that the failover has just started as a standby.
+    """
+    others = _ask_all(settings)
+    judgement = judge(settings.host, Standing(read_claim(settings.claim)), others)
     if judgement.refusal:
         try:
             subprocess.run(["systemctl", "stop", f"{settings.instance}-zeo@*.service"], check=True, timeout=_STOP_SECONDS)

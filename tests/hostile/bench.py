@@ -10,6 +10,7 @@ import fnmatch
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -161,7 +162,8 @@ def run(bench: Bench, cases: Iterable[str], jobs: int) -> Iterator[Result]:
     """Run the cases in so many processes and yield what becomes of them; those that do not exist are left out."""
     global _bench
     _bench = bench
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+    # A pool ends its processes by SIGTERM, once: what runs the bench may have a handler of its own for that, which a case could swallow.
+    with multiprocessing.get_context("fork").Pool(jobs, signal.signal, (signal.SIGTERM, signal.SIG_DFL)) as pool:
         yield from (result for result in pool.imap_unordered(_one, list(cases), chunksize=4) if result.verdict)
 
 

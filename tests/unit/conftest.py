@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def modules_are_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> Itera
     _warnings._global_warnings.clear()
     umask = os.umask(0o022)
     os.umask(umask)
+    ended = signal.getsignal(signal.SIGTERM)  # a command sets a handler, and the processes of later tests would have it
     yield
+    signal.signal(signal.SIGTERM, ended)
     os.umask(umask)
 
 

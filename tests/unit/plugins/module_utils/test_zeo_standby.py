@@ -113,6 +113,27 @@ def test_may_start_asks_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found.refusal.startswith("db2 says that db2 is the primary (generation 2), and db1 is of generation 1: it does not serve.")
 
 
+def test_a_claim_that_arrives_while_the_others_are_asked_stops_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failover told the new primary first. The look of each minute began before this host knew, and would have stopped the new standby's servers."""
+    claim = tmp_path / "zeo-primary.json"
+    settings = _zeo_standby.Settings("indico", "db2", {"db1": "10.0.0.1"}, 9674, str(claim), "", {})
+    newer = Claim(2, "db1", "2026-12-01T04:34:30Z")
+
+    def ask(_address: str, _port: int) -> Standing:
+        claim.write_text(json.dumps(arriving.data()))
+        return Standing(newer)
+
+    stopped: list[list[str]] = []
+    monkeypatch.setattr(_zeo_standby, "ask", ask)
+    monkeypatch.setattr(_zeo_standby.subprocess, "run", lambda command, **_options: stopped.append(command))
+    arriving = newer
+    assert (_zeo_standby.fence(settings), stopped) == ("", [])
+    assert _zeo_standby.may_start(settings).refusal == ""
+    arriving = Claim(1, "db2")
+    assert _zeo_standby.fence(settings).startswith("db1 says that db1 is the primary (generation 2 since 2026-12-01T04:34:30Z)")
+    assert stopped == [["systemctl", "stop", "indico-zeo@*.service"]]
+
+
 def test_transactions_are_found_in_the_files(tmp_path: Path) -> None:
     directory = tmp_path / "db/main"
     directory.mkdir(parents=True)
