@@ -7,11 +7,12 @@ dev_env := $(cache)/venv-dev-$(call lock,requirements/dev.txt)
 run := env PATH="$(run_env)/bin:$$PATH"
 dev := env PATH="$(dev_env)/bin:$$PATH"
 S ?= default
+SINCE ?= main
 
 export LC_ALL := C.UTF-8
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help prepare demo down clean-lab venv test check lint unit sanity scenario hostile bench-converge bench-backup bench-cache bench-deploy lock
+.PHONY: help prepare demo down clean-lab venv test check lint unit sanity scenario scenarios hostile bench-converge bench-backup bench-cache bench-deploy lock
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -36,7 +37,7 @@ venv: $(run_env)/.complete ## the pinned Ansible, for one's own hosts
 	@echo 'export PATH="$(run_env)/bin:$$PATH"'
 
 test check lint: packages := git rsync shellcheck
-test scenario: packages += chromium
+test scenario scenarios: packages += chromium
 
 test: prepare $(dev_env)/.complete ## everything
 	@$(dev) pytest tests
@@ -55,6 +56,10 @@ sanity: $(dev_env)/.complete ## ansible-test sanity
 
 scenario: prepare $(dev_env)/.complete ## one molecule scenario, S=default
 	@$(dev) molecule test --scenario-name $(S)
+
+scenarios: prepare $(dev_env)/.complete ## those that a change asks for, SINCE=main
+	@names=$$($(dev) python -m tests.lib.since $(SINCE)); if [ -n "$$names" ]; then $(dev) pytest tests/test_scenarios.py -k "$$names"; \
+	    else echo "What changed since $(SINCE) asks for no scenario."; fi
 
 hostile: $(dev_env)/.complete ## tries to break backups and restores, SEED=1 RUNS=1, or CASE='fifo/*/verify/*'
 	@PYTHONPATH=collections $(dev) python -m tests.hostile

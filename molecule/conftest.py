@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
+from tests.lib import costs
 from tests.lib.browser import Browser
 from tests.lib.site import Site
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Note what each test costs, its fixtures included."""
+    with costs.measured("test", item.nodeid.split("/")[-1]):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

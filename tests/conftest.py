@@ -35,12 +35,25 @@ def behind_the_scenarios(request: pytest.FixtureRequest) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, 10)
 
 
+SCENARIOS = pytest.StashKey[Scenarios]()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def end_of_scenario(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
     """Begin the scenarios that are wanted, before the first test, and return a function that waits for the end of one."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function) and item.path.name == "test_scenarios.py"]
     wanted = [item.callspec.params["name"] for item in items]
-    return Scenarios(wanted, tmp_path_factory.mktemp("molecule")).end
+    scenarios = Scenarios(wanted, tmp_path_factory.mktemp("molecule"))
+    request.config.stash[SCENARIOS] = scenarios
+    return scenarios.end
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what the scenarios cost."""
+    lines = config.stash[SCENARIOS].costs() if SCENARIOS in config.stash else []
+    if lines:
+        terminalreporter.section("what the scenarios cost")
+        terminalreporter.write("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.lib.costs import measured
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -50,7 +52,8 @@ def play(inventory: Path, *arguments: str, playbook: str = "site.yml", cwd: Path
     command = ["ansible-playbook", "-i", str(inventory), playbook, "--diff", *arguments]
     if extra:
         command += ["--extra-vars", json.dumps(extra)]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    with measured("playbook", " ".join([playbook, *arguments, *(f"{name}=" for name in extra)])):
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=900)
     run = Run(done.returncode, done.stdout + done.stderr)
     start = done.stdout.find("{\n")
     if start < 0:

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+from tests.lib import costs
 from tests.lib.command import REPOSITORY, run
 from tests.lib.site import CACHE
 
@@ -42,6 +43,7 @@ class Scenarios:
 
     def __init__(self, wanted: list[str], directory: Path) -> None:
         self._directory = directory
+        self._costs = directory / "costs.jsonl"
         self._pool = ThreadPoolExecutor(3)
         self._running: dict[str, Future[None]] = {}
         self._begun = ThreadPoolExecutor(1).submit(self._begin, wanted)
@@ -58,9 +60,18 @@ class Scenarios:
 
     def _run(self, name: str) -> None:
         log = self._directory / f"{name}.log"
-        output = run("molecule", "test", "--scenario-name", name, log=log, NO_COLOR="1", ANSIBLE_FORCE_COLOR="0")
+        steps = costs.Steps(self._costs)
+        variables = {"NO_COLOR": "1", "ANSIBLE_FORCE_COLOR": "0", costs.FILE: str(self._costs)}
+        try:
+            output = run("molecule", "test", "--scenario-name", name, log=log, follow=steps.follow, **variables)
+        finally:
+            steps.end()
         passed = re.findall(r"(\d+) passed", output)
         assert passed and int(passed[-1]) > 0, f"the verify step of {name} ran no test: see {log}"
+
+    def costs(self) -> list[str]:
+        """Return the lines of a table of what they cost."""
+        return costs.table(costs.read(self._costs))
 
     def end(self, name: str) -> None:
         """Wait for the end of one, and raise what it raised."""
