@@ -150,8 +150,9 @@ class Chain:
 class Repository:
     """What a directory holds. strays are data files before the first full backup, leftovers what an interrupted run left.
 
-    problems are those of no chain; unfinished are sentences about chains and files that _prune.read leaves out. unacknowledged is
-    the data file among these that a run wrote and did not acknowledge before it was interrupted.
+    problems are those of no chain; misread are those among them about files that stock repozo takes for backups, of which every backup warns.
+    unfinished are sentences about chains and files that _prune.read leaves out. unacknowledged is the data file among these that a run wrote and
+    did not acknowledge before it was interrupted.
     """
 
     path: str
@@ -159,6 +160,7 @@ class Repository:
     strays: list[DataFile]
     leftovers: list[str]
     problems: list[str]
+    misread: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     unacknowledged: str | None = None
 
@@ -288,11 +290,12 @@ def read(path: str, without: Collection[str] = ()) -> Repository:
         match = _BESIDE.fullmatch(name)
         if match and match[1] not in stamps and not (match[2] == "index" and _near(match[1], stamps)):
             repository.problems.append(f"{name} belongs to no backup here.")
-    repository.problems += [
+    repository.misread += [
         f"{name!r} ends with a line break: stock repozo takes it for a backup. Take it out of there."
         for name in sorted(found)
         if name.endswith("\n") and (_DATA.fullmatch(name[:-1]) or _BESIDE.fullmatch(name[:-1]))
     ]
+    repository.problems += repository.misread
     for chain in repository.chains:
         _read_chain(chain, path, found)
     for one, next_one in zip(files, files[1:]):

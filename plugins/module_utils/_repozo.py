@@ -78,7 +78,7 @@ def decide(repository: Repository, database: BinaryIO, path: str, state: dict[st
     known = sound.end if sound and same(database, sound, state) else _filestorage.HEAD
     tail = _filestorage.look_at_end(database, path, known)
     end = tail.start
-    warnings = _about_tail(tail, path, full)
+    warnings = [*repository.misread, *_about_tail(tail, path, full)]
     if chain and not (sound and known == sound.end and end >= known):  # it may have been cut off since it was compared
         lost = _lost(repository, chain, database, end, path, state)
         if lost and not full:

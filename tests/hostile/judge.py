@@ -231,6 +231,8 @@ class Judge:
         damaged = [one.name for one in d.template.chains()[-1] if one.name not in before.whole]
         if before.hidden() and not (d.template.backups[-1].name in damaged and d.state.exists()):
             return Verdict(LATE, wrong)
+        if any("stock repozo takes it for a backup" in text for text in told["warnings"]):
+            return Verdict(WARNED, wrong)
         return Verdict(SILENT, f"{told['kind']} ({told['reason']}): {wrong}")
 
     def _verify(self, d: Damage, question: Question, before: Evidence, ended: Ended) -> Verdict:

@@ -106,6 +106,9 @@ def test_a_line_break_behind_a_name_is_told(site: Site, suffix: str) -> None:
     assert "ends with a line break" in problems(site)
     site.restore()
     assert site.restored() == site.newest
+    site.storage.add(1, step=60)
+    (warning,) = _repozo.backup(str(site.storage.path), str(site.repository), compression="none").warnings
+    assert "ends with a line break: stock repozo takes it for a backup" in warning
 
 
 # Chains of another database
